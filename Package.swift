@@ -1,0 +1,115 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// One target per module, so that the compiler enforces the import rule:
+// Contracts <- Wire <- Kernel <- every plugin <- engined. A plugin never names another plugin here.
+
+/// Modules that the CLI and the shim link must start in well under a millisecond, so these two are static
+/// executables and nothing below them may import Foundation.
+let staticExecutable: [LinkerSetting] = [.unsafeFlags(["-static-executable"])]
+
+let cModules: [Target] = [
+  .target(name: "CLinux", path: "Sources/CLinux"),
+  .systemLibrary(
+    name: "CNetlink", path: "Sources/CNetlink", pkgConfig: "libnl-route-3.0",
+    providers: [.apt(["libnl-3-dev", "libnl-route-3-dev"])]),
+  .systemLibrary(
+    name: "CNftables", path: "Sources/CNftables", pkgConfig: "libnftnl",
+    providers: [.apt(["libmnl-dev", "libnftnl-dev"])]),
+  .systemLibrary(
+    name: "CSeccomp", path: "Sources/CSeccomp", pkgConfig: "libseccomp", providers: [.apt(["libseccomp-dev"])]),
+  .systemLibrary(
+    name: "CArchive", path: "Sources/CArchive", pkgConfig: "libarchive", providers: [.apt(["libarchive-dev"])]),
+  .systemLibrary(
+    name: "CSQLite", path: "Sources/CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
+  .systemLibrary(
+    name: "CCrypto", path: "Sources/CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+]
+
+let core: [Target] = [
+  .target(name: "Contracts"),
+  .target(name: "LinuxSystem", dependencies: ["CLinux"]),
+  .target(name: "Wire", dependencies: ["Contracts", "LinuxSystem"]),
+  .target(
+    name: "Kernel",
+    dependencies: ["Contracts", "Wire", "LinuxSystem", .product(name: "Logging", package: "swift-log")]),
+  .target(name: "ShimProtocol", dependencies: ["LinuxSystem"]),
+  .target(name: "ShimCore", dependencies: ["ShimProtocol", "LinuxSystem", "CLinux"]),
+  .target(name: "EngineCLI", dependencies: ["Contracts", "Wire", "LinuxSystem"]),
+  .executableTarget(name: "engine", dependencies: ["EngineCLI"], linkerSettings: staticExecutable),
+  .executableTarget(name: "engine-shim", dependencies: ["ShimCore"], linkerSettings: staticExecutable),
+]
+
+/// A built-in plugin: its folder under `Plugins/`, and what it links beyond the kernel and the contracts.
+func plugin(_ name: String, _ folder: String, _ libraries: [Target.Dependency] = []) -> Target {
+  .target(
+    name: name, dependencies: ["Contracts", "Kernel", "LinuxSystem"] + libraries, path: "Plugins/\(folder)")
+}
+
+let plugins: [Target] = [
+  plugin("ContainersPlugin", "Containers"),
+  plugin("ImagesPlugin", "Images", ["CArchive", "CCrypto"]),
+  plugin("SQLiteRecordsPlugin", "Records/SQLite", ["CSQLite"]),
+  plugin("OverlaySnapshotsPlugin", "Snapshots/Overlay", ["CArchive", "CCrypto"]),
+  plugin("NetworkCatalogPlugin", "Networks/Catalog"),
+  plugin("BridgeNetworkPlugin", "Networks/Bridge", ["CNetlink", "CNftables"]),
+  plugin("HostNetworkPlugin", "Networks/Host"),
+  plugin("NoneNetworkPlugin", "Networks/None"),
+  plugin("VolumeCatalogPlugin", "Volumes/Catalog"),
+  plugin("LocalVolumePlugin", "Volumes/Local"),
+  plugin("BindVolumePlugin", "Volumes/Bind"),
+  plugin("TmpfsVolumePlugin", "Volumes/Tmpfs"),
+  plugin("CgroupsPlugin", "Resources/Cgroups"),
+  plugin("LinuxRuntimePlugin", "Runtime/Linux", ["ShimProtocol", "CSeccomp"]),
+  plugin("JSONFileLogsPlugin", "Logs/JSONFile"),
+]
+
+let host: [Target] = [
+  .executableTarget(
+    name: "engined",
+    dependencies: ["Contracts", "Wire", "Kernel"] + plugins.map { .target(name: $0.name) })
+]
+
+/// A test target beside what it tests; EndToEnd drives the built binaries and links none of them.
+func tests(_ name: String, _ folder: String, _ dependencies: [Target.Dependency]) -> Target {
+  .testTarget(name: name, dependencies: dependencies, path: "Tests/\(folder)")
+}
+
+let testTargets: [Target] = [
+  tests("ContractsTests", "Contracts", ["Contracts"]),
+  tests("WireTests", "Wire", ["Wire", "Contracts", "LinuxSystem"]),
+  tests("KernelTests", "Kernel", ["Kernel", "Wire", "Contracts", "LinuxSystem"]),
+  tests("EngineCLITests", "EngineCLI", ["EngineCLI", "Contracts"]),
+  tests("ShimTests", "Shim", ["ShimProtocol", "ShimCore", "LinuxRuntimePlugin", "Kernel", "Contracts"]),
+  tests("ImagesTests", "Images", ["ImagesPlugin", "OverlaySnapshotsPlugin", "Kernel", "Contracts", "LinuxSystem"]),
+  tests(
+    "NetworksTests", "Networks", ["BridgeNetworkPlugin", "NetworkCatalogPlugin", "Kernel", "Contracts", "LinuxSystem"]),
+  tests(
+    "VolumesTests", "Volumes",
+    ["VolumeCatalogPlugin", "LocalVolumePlugin", "BindVolumePlugin", "TmpfsVolumePlugin", "Kernel", "Contracts",
+      "LinuxSystem",
+    ]),
+  tests("CgroupsTests", "Resources", ["CgroupsPlugin", "Kernel", "Contracts", "LinuxSystem"]),
+  tests("ContainersTests", "Containers", ["ContainersPlugin", "SQLiteRecordsPlugin", "Kernel", "Contracts"]),
+  tests("EndToEndTests", "EndToEnd", ["Contracts", "LinuxSystem"]),
+]
+
+// The Linux calls are GNU extensions of glibc's headers, and every module must see the same headers.
+let everything = cModules + core + plugins + host + testTargets
+for target in everything where target.type != .system && target.name != "CLinux" {
+  target.swiftSettings = [.unsafeFlags(["-Xcc", "-D_GNU_SOURCE"])]
+}
+
+let package = Package(
+  name: "engine",
+  products: [
+    .executable(name: "engine", targets: ["engine"]),
+    .executable(name: "engined", targets: ["engined"]),
+    .executable(name: "engine-shim", targets: ["engine-shim"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2")
+  ],
+  targets: everything,
+  swiftLanguageModes: [.v6]
+)

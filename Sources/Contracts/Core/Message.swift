@@ -1,0 +1,25 @@
+/// A value that travels on the bus. In one process it is passed as it is; across a process boundary the same type is
+/// encoded as the `params` of a JSON-RPC 2.0 message (see `docs/architecture.md`).
+public protocol Message: Codable, Sendable {
+  /// The message's name on the wire, `<role>.<verb>` in lower case, for example `container.start`.
+  static var name: String { get }
+}
+
+/// A message that asks for one answer.
+public protocol Request: Message {
+  associatedtype Reply: Codable & Sendable
+}
+
+/// A message that asks for a sequence of elements, ended by one reply.
+public protocol StreamRequest: Message {
+  associatedtype Element: Codable & Sendable
+  associatedtype Reply: Codable & Sendable
+}
+
+/// A message that is told to everyone who subscribed to its type, and that nobody answers.
+public protocol Event: Message {}
+
+/// The reply of a request that has nothing to say but that it was done.
+public struct Done: Codable, Sendable, Equatable {
+  public init() {}
+}

@@ -1,0 +1,75 @@
+// Role "network": what a network driver answers. Each message is routed by the driver's name.
+
+/// Makes a network. The driver chooses what the definition leaves open (pools, gateway) and returns it complete. A
+/// network that was made before is made again where something of it is missing, so this is also sent at start-up.
+public struct NetworkDriverCreate: Request {
+  public static let name = "network.driver.create"
+  public typealias Reply = NetworkDefinition
+  public var definition: NetworkDefinition
+
+  public init(definition: NetworkDefinition) { self.definition = definition }
+}
+
+public struct NetworkDriverRemove: Request {
+  public static let name = "network.driver.remove"
+  public typealias Reply = Done
+  public var definition: NetworkDefinition
+
+  public init(definition: NetworkDefinition) { self.definition = definition }
+}
+
+/// Connects one container to networks of this driver and publishes its ports.
+///
+/// Either everything is done or nothing is left. Throws `conflict` with Docker's words for a port or an address that is
+/// taken (`Bind for 0.0.0.0:80 failed: port is already allocated`).
+public struct NetworkDriverAttach: Request {
+  public static let name = "network.driver.attach"
+  public struct Attachment: Codable, Sendable {
+    public var definition: NetworkDefinition
+    public var request: EndpointRequest
+    /// The name the interface shall have inside, for example `eth0`.
+    public var interface: String
+    /// Whether the default route goes through this network.
+    public var isDefaultRoute: Bool
+
+    public init(
+      definition: NetworkDefinition, request: EndpointRequest, interface: String, isDefaultRoute: Bool
+    ) {
+      self.definition = definition
+      self.request = request
+      self.interface = interface
+      self.isDefaultRoute = isDefaultRoute
+    }
+  }
+  public struct Reply: Codable, Sendable {
+    public var endpoints: [Endpoint]
+    public var ports: [PortBinding]
+    public var reservations: [Descriptor]
+
+    public init(endpoints: [Endpoint], ports: [PortBinding], reservations: [Descriptor]) {
+      self.endpoints = endpoints
+      self.ports = ports
+      self.reservations = reservations
+    }
+  }
+  public var container: ObjectID
+  /// The container's network namespace, with `lo` up; nil for a driver that shares the host's.
+  public var namespace: Descriptor?
+  public var attachments: [Attachment]
+  public var ports: [PortBinding]
+
+  public init(container: ObjectID, namespace: Descriptor?, attachments: [Attachment], ports: [PortBinding]) {
+    self.container = container
+    self.namespace = namespace
+    self.attachments = attachments
+    self.ports = ports
+  }
+}
+
+public struct NetworkDriverDetach: Request {
+  public static let name = "network.driver.detach"
+  public typealias Reply = Done
+  public var container: ObjectID
+
+  public init(container: ObjectID) { self.container = container }
+}

@@ -1,0 +1,91 @@
+// Role "snapshot": layers of images kept unpacked, and the writable file system of each container above them.
+// A driver is named in the route; the default is "overlay".
+
+/// Unpacks one layer above its parent and keeps it under its chain ID. A layer that is there already is not unpacked
+/// again (the stream is still read to its end and its digest checked). Nothing of a layer that fails stays.
+public struct SnapshotApply: Request {
+  public static let name = "snapshot.apply"
+  public struct Reply: Codable, Sendable, Equatable {
+    /// The SHA-256 of the uncompressed tar stream as it was read.
+    public var differenceID: Digest
+    /// The chain ID under which the layer is kept.
+    public var chainID: Digest
+    /// Bytes of the regular files of this layer.
+    public var size: Int64
+
+    public init(differenceID: Digest, chainID: Digest, size: Int64) {
+      self.differenceID = differenceID
+      self.chainID = chainID
+      self.size = size
+    }
+  }
+  /// The chain ID of the layer below, or nil for the lowest.
+  public var parent: Digest?
+  /// The digest the uncompressed stream must have, or nil to take what comes.
+  public var differenceID: Digest?
+  /// The uncompressed tar stream, read to its end.
+  public var archive: Descriptor
+
+  public init(parent: Digest?, differenceID: Digest?, archive: Descriptor) {
+    self.parent = parent
+    self.differenceID = differenceID
+    self.archive = archive
+  }
+}
+
+/// Removes unpacked layers that no image needs any more. Unknown ones are passed over.
+public struct SnapshotRemoveLayers: Request {
+  public static let name = "snapshot.remove-layers"
+  public typealias Reply = Done
+  public var chainIDs: [Digest]
+
+  public init(chainIDs: [Digest]) { self.chainIDs = chainIDs }
+}
+
+/// The layers that are there, for collection and `system check`.
+public struct SnapshotLayers: Request {
+  public static let name = "snapshot.layers"
+  public typealias Reply = [Digest]
+
+  public init() {}
+}
+
+/// Makes (or finds again) the writable layer of a container and mounts the whole.
+public struct SnapshotMount: Request {
+  public static let name = "snapshot.mount"
+  public struct Reply: Codable, Sendable {
+    /// A detached mount of the root file system.
+    public var root: Descriptor
+
+    public init(root: Descriptor) { self.root = root }
+  }
+  public var container: ObjectID
+  /// Chain IDs, lowest first.
+  public var layers: [Digest]
+  /// The writable layer is thrown away after this run: nothing has to be synced for it.
+  public var discardable: Bool
+
+  public init(container: ObjectID, layers: [Digest], discardable: Bool) {
+    self.container = container
+    self.layers = layers
+    self.discardable = discardable
+  }
+}
+
+/// Removes a container's writable layer. One that is not there is done already.
+public struct SnapshotRemove: Request {
+  public static let name = "snapshot.remove"
+  public typealias Reply = Done
+  public var container: ObjectID
+
+  public init(container: ObjectID) { self.container = container }
+}
+
+/// The bytes in a container's writable layer.
+public struct SnapshotUsage: Request {
+  public static let name = "snapshot.usage"
+  public typealias Reply = Int64
+  public var container: ObjectID
+
+  public init(container: ObjectID) { self.container = container }
+}

@@ -1,0 +1,153 @@
+import Glibc
+import Synchronization
+
+/// Runs every task of the engine, on as many threads as it takes.
+///
+/// Swift's own pool has one thread a core, so on two cores two handlers in a blocking system call freeze everything.
+/// Here a job that waits longer than `patience` while all threads are busy gets a thread of its own, up to
+/// `maximumThreads`; a handler may therefore block, and costs a thread rather than the bus. Surplus threads leave
+/// after `idleSeconds`.
+public final class ElasticExecutor: TaskExecutor {
+  private struct State {
+    var jobs = JobQueue()
+    var threads = 0
+    var idle = 0
+    /// Counts jobs that were taken, so that the watcher can tell a queue that moves from one that is stuck.
+    var taken: UInt64 = 0
+    var watcherRuns = false
+
+    mutating func take() -> UnownedJob? {
+      guard let job = jobs.popFirst() else { return nil }
+      taken &+= 1
+      return job
+    }
+  }
+
+  /// Threads that are started at once when jobs come in; beyond them only a stuck queue starts more.
+  public let coreThreads: Int
+  public let maximumThreads: Int
+  /// Microseconds that a job may wait while no thread takes any.
+  public let patience: UInt32
+  private let idleSeconds: Int
+  private let state = Mutex(State())
+  private let wake = ConditionVariable()
+  private let watch = ConditionVariable()
+
+  public init(coreThreads: Int = 4, maximumThreads: Int = 1024, patience: UInt32 = 1000, idleSeconds: Int = 10) {
+    self.coreThreads = coreThreads
+    self.maximumThreads = maximumThreads
+    self.patience = patience
+    self.idleSeconds = idleSeconds
+  }
+
+  /// Threads that exist now.
+  public var threadCount: Int { state.withLock { $0.threads } }
+
+  public func enqueue(_ job: consuming ExecutorJob) {
+    enqueue(UnownedJob(job))
+  }
+
+  public func enqueue(_ job: UnownedJob) {
+    enum Need { case nothing, wake, thread, watcher, wakeWatcher }
+    let need = state.withLock { state -> Need in
+      state.jobs.append(job)
+      if state.idle > 0 { return .wake }
+      if state.threads < coreThreads {
+        state.threads += 1
+        return .thread
+      }
+      if !state.watcherRuns {
+        state.watcherRuns = true
+        return .watcher
+      }
+      return state.jobs.count == 1 ? .wakeWatcher : .nothing
+    }
+    switch need {
+    case .nothing: break
+    case .wake: wake.signal()
+    case .wakeWatcher: watch.signal()
+    case .thread: if !Thread.start({ self.work() }) { state.withLock { $0.threads -= 1 } }
+    case .watcher: if !Thread.start({ self.watchForStalls() }) { state.withLock { $0.watcherRuns = false } }
+    }
+  }
+
+  private func work() {
+    let executor = asUnownedTaskExecutor()
+    while let job = next() { job.runSynchronously(on: executor) }
+  }
+
+  /// The next job, or nil when this thread has been idle long enough to leave.
+  private func next() -> UnownedJob? {
+    let ticket = wake.ticket()
+    if let job = state.withLock({ $0.take() }) { return job }
+    var seen = ticket
+    state.withLock { $0.idle += 1 }
+    while true {
+      if let job = state.withLock({ state -> UnownedJob? in
+        guard let job = state.take() else { return nil }
+        state.idle -= 1
+        return job
+      }) {
+        return job
+      }
+      let timedOut = !wake.wait(after: seen, seconds: idleSeconds)
+      if timedOut {
+        let leaves = state.withLock { state -> Bool in
+          guard state.jobs.isEmpty, state.threads > coreThreads else { return false }
+          state.idle -= 1
+          state.threads -= 1
+          return true
+        }
+        if leaves { return nil }
+      }
+      seen = wake.ticket()
+    }
+  }
+
+  /// Sleeps while the queue is empty; while it is not, starts a thread whenever nothing was taken for `patience`.
+  private func watchForStalls() {
+    while true {
+      let ticket = watch.ticket()
+      let before = state.withLock { $0.jobs.isEmpty ? nil : $0.taken }
+      guard let before else {
+        _ = watch.wait(after: ticket, seconds: 3600)
+        continue
+      }
+      usleep(patience)
+      let starts = state.withLock { state -> Bool in
+        guard !state.jobs.isEmpty, state.taken == before, state.idle == 0, state.threads < maximumThreads else {
+          return false
+        }
+        state.threads += 1
+        return true
+      }
+      if starts, !Thread.start({ self.work() }) { state.withLock { $0.threads -= 1 } }
+    }
+  }
+}
+
+/// A first-in-first-out queue whose storage is reused.
+private struct JobQueue {
+  private var storage: [UnownedJob?] = []
+  private var head = 0
+
+  var count: Int { storage.count - head }
+  var isEmpty: Bool { head == storage.count }
+
+  mutating func append(_ job: UnownedJob) { storage.append(job) }
+
+  mutating func popFirst() -> UnownedJob? {
+    guard head < storage.count else { return nil }
+    let job = storage[head]
+    storage[head] = nil
+    head += 1
+    if head == storage.count {
+      storage.removeAll(keepingCapacity: true)
+      head = 0
+    } else if head > 1024 && head * 2 > storage.count {
+      storage.removeFirst(head)
+      head = 0
+    }
+    return job
+  }
+}

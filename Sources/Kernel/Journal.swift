@@ -1,0 +1,190 @@
+import Contracts
+import Glibc
+import LinuxSystem
+import Synchronization
+
+/// Something that this engine has on the host, or is about to have, or has not quite removed.
+public struct JournalEntry: Sendable, Equatable {
+  public let number: UInt64
+  /// The plugin that owns it.
+  public let plugin: String
+  /// The plugin's own word for the kind of thing: `link`, `cgroup`, ...
+  public let kind: String
+  /// What identifies it on the host: a link's name, a path.
+  public let object: String
+  /// The container it is for, or empty.
+  public let container: String
+}
+
+/// The ledger of host changes: an entry is written before something is made on the host and ended after it is gone, so
+/// that after a crash the open entries are exactly what may be there.
+///
+/// One line of tab-separated fields an entry, appended with one write(2) to a file in the runtime directory. That
+/// survives the death of the engine; a reboot clears the file together with what it lists. A last line that was cut
+/// short is the write that the crash interrupted: nothing had been made yet for it, so it is dropped.
+public final class Journal: Sendable {
+  private struct State: ~Copyable {
+    var open: [UInt64: JournalEntry] = [:]
+    var next: UInt64 = 1
+    var file: OwnedDescriptor
+    /// Lines in the file, ended entries included.
+    var lines = 0
+  }
+
+  private let state: Mutex<State>
+  private let path: String
+  /// The file is rewritten when it has this many lines and most of them are ended.
+  private let compactionThreshold: Int
+
+  /// Opens the journal and reads what a former engine left open.
+  ///
+  /// - Throws: `corrupt` with the path and line of a line that does not read.
+  public init(path: String, compactionThreshold: Int = 4096) throws(EngineError) {
+    self.path = path
+    self.compactionThreshold = compactionThreshold
+    do {
+      let text = Files.exists(path) ? try Files.readText(path, limit: 1 << 30) : ""
+      var (open, next, lines) = try Self.parse(text, path: path)
+      if lines > 0 || !text.isEmpty { lines = open.count }
+      try Self.rewrite(path, open)
+      state = Mutex(State(open: open, next: next, file: try Files.open(path, O_WRONLY | O_APPEND), lines: lines))
+    } catch let error as SystemCallError {
+      throw EngineError(.internalFailure, "the journal cannot be opened: \(error)")
+    } catch {
+      throw EngineError(wrapping: error)
+    }
+  }
+
+  /// Records that the objects are about to be made. The write has happened when this returns.
+  @discardableResult
+  public func begin(
+    plugin: String, container: String = "", _ objects: [(kind: String, object: String)]
+  ) throws(EngineError) -> [UInt64] {
+    try append { state in
+      var numbers: [UInt64] = []
+      var text = ""
+      for (kind, object) in objects {
+        let entry = JournalEntry(number: state.next, plugin: plugin, kind: kind, object: object, container: container)
+        state.next += 1
+        state.open[entry.number] = entry
+        numbers.append(entry.number)
+        text += Self.line(entry)
+      }
+      return (text, objects.count, numbers)
+    }
+  }
+
+  /// Records that the objects are gone from the host.
+  public func end(_ numbers: [UInt64]) throws(EngineError) {
+    if numbers.isEmpty { return }
+    try append { state in
+      var text = ""
+      var lines = 0
+      for number in numbers where state.open.removeValue(forKey: number) != nil {
+        text += "-\t\(number)\n"
+        lines += 1
+      }
+      return (text, lines, ())
+    }
+  }
+
+  /// The open entries of a plugin in the order they were begun.
+  public func entries(plugin: String, kind: String? = nil, container: String? = nil) -> [JournalEntry] {
+    state.withLock { state in
+      state.open.values
+        .filter {
+          $0.plugin == plugin && (kind == nil || $0.kind == kind) && (container == nil || $0.container == container)
+        }
+        .sorted { $0.number < $1.number }
+    }
+  }
+
+  private func append<Value>(
+    _ change: (inout State) -> sending (text: String, lines: Int, value: Value)
+  ) throws(EngineError) -> sending Value {
+    do {
+      return try state.withLock { state throws(SystemCallError) -> sending Value in
+        let (text, lines, value) = change(&state)
+        if !text.isEmpty {
+          try Files.writeAll(state.file.number, Array(text.utf8), subject: path)
+          state.lines += lines
+        }
+        if state.lines > compactionThreshold && state.lines > state.open.count * 4 {
+          try Self.rewrite(path, state.open)
+          state.file = try Files.open(path, O_WRONLY | O_APPEND)
+          state.lines = state.open.count
+        }
+        return value
+      }
+    } catch {
+      throw EngineError(.internalFailure, "the journal cannot be written, so nothing was changed: \(error)")
+    }
+  }
+
+  private static func line(_ entry: JournalEntry) -> String {
+    "+\t\(entry.number)\t\(entry.plugin)\t\(entry.kind)\t\(escape(entry.object))\t\(entry.container)\n"
+  }
+
+  private static func rewrite(_ path: String, _ open: [UInt64: JournalEntry]) throws(SystemCallError) {
+    let text = open.values.sorted { $0.number < $1.number }.map(line).joined()
+    try Files.replace(path, with: Array(text.utf8), durable: false)
+  }
+
+  private static func parse(
+    _ text: String, path: String
+  ) throws(EngineError) -> (open: [UInt64: JournalEntry], next: UInt64, lines: Int) {
+    var open: [UInt64: JournalEntry] = [:]
+    var next: UInt64 = 1
+    var lines = text.split(separator: "\n", omittingEmptySubsequences: false)
+    lines.removeLast()
+    for (index, line) in lines.enumerated() {
+      let fields = line.split(separator: "\t", omittingEmptySubsequences: false)
+      guard fields.count >= 2, let number = UInt64(fields[1]) else { throw corrupt(path, index) }
+      switch (fields[0], fields.count) {
+      case ("+", 6):
+        open[number] = JournalEntry(
+          number: number, plugin: String(fields[2]), kind: String(fields[3]), object: unescape(fields[4]),
+          container: String(fields[5]))
+        next = max(next, number + 1)
+      case ("-", 2):
+        open[number] = nil
+      default:
+        throw corrupt(path, index)
+      }
+    }
+    return (open, next, lines.count)
+  }
+
+  private static func corrupt(_ path: String, _ index: Int) -> EngineError {
+    EngineError(.corrupt, "the journal \(path) does not read at line \(index + 1)")
+  }
+
+  private static func escape(_ text: String) -> String {
+    guard text.utf8.contains(where: { $0 == 9 || $0 == 10 || $0 == 92 }) else { return text }
+    return text.reduce(into: "") { result, character in
+      switch character {
+      case "\t": result += "\\t"
+      case "\n": result += "\\n"
+      case "\\": result += "\\\\"
+      default: result.append(character)
+      }
+    }
+  }
+
+  private static func unescape(_ text: Substring) -> String {
+    guard text.contains("\\") else { return String(text) }
+    var result = ""
+    var escaped = false
+    for character in text {
+      if escaped {
+        result.append(character == "t" ? "\t" : character == "n" ? "\n" : character)
+        escaped = false
+      } else if character == "\\" {
+        escaped = true
+      } else {
+        result.append(character)
+      }
+    }
+    return result
+  }
+}

@@ -1,0 +1,152 @@
+import Contracts
+import LinuxSystem
+import Logging
+
+/// What a plugin says of itself before it is loaded.
+public struct PluginManifest: Sendable, Equatable {
+  /// What the engine does when the plugin cannot start.
+  public enum FailurePolicy: String, Sendable {
+    /// The engine does not start.
+    case fail
+    /// The engine starts without it; its messages are answered with the reason.
+    case skip
+  }
+
+  /// Unique, for example `network-bridge`.
+  public var name: String
+  /// What it implements, for example `network`.
+  public var role: String
+  /// Its name among the drivers of its role, or empty where the role has only one.
+  public var driver: String
+  public var version: String
+  /// Names of plugins, or roles of which at least one plugin must run, that are started before it.
+  public var dependencies: [String]
+  public var onFailure: FailurePolicy
+
+  public init(
+    name: String, role: String, driver: String = "", version: String = "1", dependencies: [String] = [],
+    onFailure: FailurePolicy = .fail
+  ) {
+    self.name = name
+    self.role = role
+    self.driver = driver
+    self.version = version
+    self.dependencies = dependencies
+    self.onFailure = onFailure
+  }
+}
+
+/// A module that implements one piece of the engine by answering messages.
+///
+/// Life: `init`, `register`, `start`; requests reach it only after `start` has returned; `stop` when the engine ends.
+public protocol Plugin: AnyObject, Sendable {
+  static var manifest: PluginManifest { get }
+  init(host: PluginHost) throws(EngineError)
+  /// The plugin's table of contents: names every message it answers.
+  func register(_ registrar: Registrar) throws(EngineError)
+  /// Opens what the plugin needs. It may ask the plugins that it depends on.
+  func start() async throws(EngineError)
+  func stop() async
+}
+
+extension Plugin {
+  public func start() async throws(EngineError) {}
+  public func stop() async {}
+}
+
+/// Takes a plugin's handlers while it registers.
+public struct Registrar: Sendable {
+  let bus: Bus
+  let manifest: PluginManifest
+
+  public init(bus: Bus, manifest: PluginManifest) {
+    self.bus = bus
+    self.manifest = manifest
+  }
+
+  /// Answers a message for everybody.
+  public func answer<R: Request>(_ type: R.Type, _ body: @escaping RequestHandler<R>) throws(EngineError) {
+    try bus.register(type, driver: "", owner: manifest.name, body)
+  }
+
+  /// Answers a message that is routed by the name of this plugin's driver.
+  public func answerAsDriver<R: Request>(_ type: R.Type, _ body: @escaping RequestHandler<R>) throws(EngineError) {
+    try bus.register(type, driver: manifest.driver, owner: manifest.name, body)
+  }
+
+  /// Answers a message that is routed by the name of this plugin itself (`PluginCheck`).
+  public func answerAsPlugin<R: Request>(_ type: R.Type, _ body: @escaping RequestHandler<R>) throws(EngineError) {
+    try bus.register(type, driver: manifest.name, owner: manifest.name, body)
+  }
+
+  public func stream<R: StreamRequest>(_ type: R.Type, _ body: @escaping StreamHandler<R>) throws(EngineError) {
+    try bus.register(type, driver: "", owner: manifest.name, body)
+  }
+}
+
+/// Which engine this is, where it keeps things, and whether the host's default names are its own.
+public struct Instance: Sendable, Equatable {
+  /// Durable state.
+  public var root: String
+  /// Sockets and what a reboot clears: `/run/engine/<hash>`.
+  public var runtimeDirectory: String
+  /// Eight hexadecimal digits of the root's path, for names of kernel objects.
+  public var hash: String
+  /// The one with the default root: takes docker0 and 172.17.0.0/16 where both are free.
+  public var isDefault: Bool
+  /// Paths of the executables: of this daemon, and of the shim beside it.
+  public var daemonPath: String
+  public var shimPath: String
+  public var version: String
+
+  public init(
+    root: String, runtimeDirectory: String, hash: String, isDefault: Bool, daemonPath: String, shimPath: String,
+    version: String
+  ) {
+    self.root = root
+    self.runtimeDirectory = runtimeDirectory
+    self.hash = hash
+    self.isDefault = isDefault
+    self.daemonPath = daemonPath
+    self.shimPath = shimPath
+    self.version = version
+  }
+}
+
+/// What the kernel gives a plugin.
+public struct PluginHost: Sendable {
+  public let manifest: PluginManifest
+  public let bus: Bus
+  public let instance: Instance
+  public let journal: Journal
+  /// The plugin's own keys of the configuration.
+  public let configuration: [String: String]
+  public let log: Logger
+
+  public init(
+    manifest: PluginManifest, bus: Bus, instance: Instance, journal: Journal, configuration: [String: String] = [:]
+  ) {
+    self.manifest = manifest
+    self.bus = bus
+    self.instance = instance
+    self.journal = journal
+    self.configuration = configuration
+    log = Logger(label: manifest.name)
+  }
+
+  /// The plugin's directory for durable state; made when it is asked for.
+  public func stateDirectory() throws(EngineError) -> String { try directory(instance.root) }
+
+  /// The plugin's directory for what a reboot clears; made when it is asked for.
+  public func runtimeDirectory() throws(EngineError) -> String { try directory(instance.runtimeDirectory) }
+
+  private func directory(_ base: String) throws(EngineError) -> String {
+    let path = "\(base)/\(manifest.name)"
+    do {
+      try Files.makeDirectories(path)
+    } catch {
+      throw EngineError(.internalFailure, "the plugin \(manifest.name) cannot make its directory: \(error)")
+    }
+    return path
+  }
+}

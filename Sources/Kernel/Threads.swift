@@ -1,0 +1,92 @@
+import CLinux
+import Glibc
+import LinuxSystem
+import Synchronization
+
+/// A detached POSIX thread.
+public enum Thread {
+  private final class Start: Sendable {
+    let body: @Sendable () -> Void
+    init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+  }
+
+  /// Runs `body` on a new thread with a stack of 512 KiB.
+  ///
+  /// - Returns: false when the system has no thread left (pthread_create(3) said EAGAIN).
+  public static func start(_ body: @escaping @Sendable () -> Void) -> Bool {
+    var attributes = pthread_attr_t()
+    pthread_attr_init(&attributes)
+    defer { pthread_attr_destroy(&attributes) }
+    pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
+    pthread_attr_setstacksize(&attributes, 512 << 10)
+    let start = Unmanaged.passRetained(Start(body))
+    var thread = pthread_t()
+    let result = pthread_create(
+      &thread, &attributes,
+      { argument in
+        guard let argument else { return nil }
+        Unmanaged<Start>.fromOpaque(argument).takeRetainedValue().body()
+        return nil
+      }, start.toOpaque())
+    if result != 0 { start.release() }
+    return result == 0
+  }
+}
+
+/// Lets threads sleep until something was signalled, without losing a signal that came between the look and the sleep:
+/// take a ticket, look, then wait after the ticket. It is an eventcount over pthread_cond_timedwait(3).
+final class ConditionVariable: @unchecked Sendable {
+  // Unchecked: the pthread objects are only reached through pthread calls, and `sequence` only under the mutex.
+  private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+  private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+  private var sequence: UInt64 = 0
+
+  init() {
+    pthread_mutex_init(mutex, nil)
+    var attributes = pthread_condattr_t()
+    pthread_condattr_init(&attributes)
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+    pthread_cond_init(condition, &attributes)
+    pthread_condattr_destroy(&attributes)
+  }
+
+  deinit {
+    pthread_cond_destroy(condition)
+    pthread_mutex_destroy(mutex)
+    condition.deallocate()
+    mutex.deallocate()
+  }
+
+  func ticket() -> UInt64 {
+    pthread_mutex_lock(mutex)
+    defer { pthread_mutex_unlock(mutex) }
+    return sequence
+  }
+
+  /// Wakes one sleeper, and every later `wait` whose ticket is older.
+  func signal() {
+    pthread_mutex_lock(mutex)
+    sequence &+= 1
+    pthread_cond_signal(condition)
+    pthread_mutex_unlock(mutex)
+  }
+
+  /// - Returns: false when `seconds` passed without a signal after the ticket.
+  func wait(after ticket: UInt64, seconds: Int) -> Bool {
+    var deadline = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &deadline)
+    deadline.tv_sec += seconds
+    return wait(after: ticket, until: deadline)
+  }
+
+  /// - Parameter deadline: a time of CLOCK_MONOTONIC.
+  func wait(after ticket: UInt64, until deadline: timespec) -> Bool {
+    var deadline = deadline
+    pthread_mutex_lock(mutex)
+    defer { pthread_mutex_unlock(mutex) }
+    while sequence == ticket {
+      if pthread_cond_timedwait(condition, mutex, &deadline) == ETIMEDOUT { return sequence != ticket }
+    }
+    return true
+  }
+}
