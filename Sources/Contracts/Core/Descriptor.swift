@@ -1,4 +1,5 @@
 import Glibc
+import Synchronization
 
 /// An open file descriptor inside a message. It is closed when the last copy of the message is gone.
 ///
@@ -34,39 +35,54 @@ public final class Descriptor: Codable, Sendable {
   }
 }
 
-/// The descriptors that travel beside one frame, in order. Used by one coder on one thread.
-public final class DescriptorTable {
-  /// Descriptors to be sent, kept alive until the frame is written.
-  public private(set) var outgoing: [Descriptor] = []
-  /// Descriptor numbers that arrived; -1 once taken.
-  private var incoming: [Int32]
+/// The descriptors that travel beside one frame, in order.
+public final class DescriptorTable: Sendable {
+  private struct State {
+    var outgoing: [Descriptor] = []
+    /// Descriptor numbers that arrived; -1 once taken.
+    var incoming: [Int32]
+  }
 
+  private let state: Mutex<State>
+
+  /// Takes ownership of the descriptors that arrived; those that no message takes are closed with the table.
   public init(incoming: [Int32] = []) {
-    self.incoming = incoming
+    state = Mutex(State(incoming: incoming))
   }
 
   deinit {
-    for number in incoming where number >= 0 { close(number) }
+    for number in state.withLock({ $0.incoming }) where number >= 0 { close(number) }
   }
 
+  /// Descriptors to be sent, kept alive until the frame is written.
+  public var outgoing: [Descriptor] { state.withLock { $0.outgoing } }
+
   func add(_ descriptor: Descriptor) -> Int {
-    outgoing.append(descriptor)
-    return outgoing.count - 1
+    state.withLock { state in
+      state.outgoing.append(descriptor)
+      return state.outgoing.count - 1
+    }
   }
 
   func take(_ index: Int) throws -> Int32 {
-    guard incoming.indices.contains(index), incoming[index] >= 0 else {
+    let number = state.withLock { state -> Int32 in
+      guard state.incoming.indices.contains(index) else { return -1 }
+      defer { state.incoming[index] = -1 }
+      return state.incoming[index]
+    }
+    guard number >= 0 else {
       throw EngineError(.protocolViolation, "the message names descriptor \(index), which the frame does not carry")
     }
-    defer { incoming[index] = -1 }
-    return incoming[index]
+    return number
   }
 }
 
 extension CodingUserInfoKey {
   /// Where a coder finds its `DescriptorTable`.
-  public static var descriptorTable: CodingUserInfoKey {
-    guard let key = CodingUserInfoKey(rawValue: "engine.descriptorTable") else { fatalError("not a key") }
+  public static let descriptorTable: CodingUserInfoKey = {
+    guard let key = CodingUserInfoKey(rawValue: "engine.descriptorTable") else {
+      preconditionFailure("the standard library takes any text as a key")
+    }
     return key
-  }
+  }()
 }

@@ -44,6 +44,12 @@ public struct ObjectID: Codable, Sendable, Hashable, Comparable, CustomStringCon
   }
 }
 
+extension ObjectID: CodingKeyRepresentable {
+  /// Dictionaries by identifier are objects on the wire.
+  public var codingKey: any CodingKey { AnyCodingKey(text) }
+  public init?(codingKey: some CodingKey) { self.init(codingKey.stringValue) }
+}
+
 /// A SHA-256 digest in its OCI form, `sha256:` and 64 hexadecimal digits (OCI image specification, descriptor.md).
 public struct Digest: Codable, Sendable, Hashable, Comparable, CustomStringConvertible {
   /// The 64 hexadecimal digits.

@@ -31,7 +31,7 @@ public struct RuntimeSpecification: Codable, Sendable, Equatable {
     public init(arguments: [String]) { self.arguments = arguments }
   }
 
-  public enum Namespace: String, Codable, Sendable, CaseIterable {
+  public enum Namespace: String, Codable, CodingKeyRepresentable, Sendable, CaseIterable {
     case mount
     case pid
     case uts
