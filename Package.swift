@@ -86,7 +86,8 @@ let testTargets: [Target] = [
     "NetworksTests", "Networks", ["BridgeNetworkPlugin", "NetworkCatalogPlugin", "Kernel", "Contracts", "LinuxSystem"]),
   tests(
     "VolumesTests", "Volumes",
-    ["VolumeCatalogPlugin", "LocalVolumePlugin", "BindVolumePlugin", "TmpfsVolumePlugin", "Kernel", "Contracts",
+    [
+      "VolumeCatalogPlugin", "LocalVolumePlugin", "BindVolumePlugin", "TmpfsVolumePlugin", "Kernel", "Contracts",
       "LinuxSystem",
     ]),
   tests("CgroupsTests", "Resources", ["CgroupsPlugin", "Kernel", "Contracts", "LinuxSystem"]),

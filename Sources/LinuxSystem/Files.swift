@@ -99,7 +99,7 @@ public enum Files {
   public static func makeDirectory(_ path: String, mode: UInt32 = 0o700) throws(SystemCallError) {
     do {
       try SystemCallError.check("mkdir", path) { mkdir(path, mode) }
-    } catch where error.number == EEXIST && isDirectory(path) {}
+    } catch  where error.number == EEXIST && isDirectory(path) {}
   }
 
   /// Makes `path` and what is missing above it.
@@ -145,7 +145,7 @@ public enum Files {
   public static func remove(_ path: String) throws(SystemCallError) {
     do {
       try SystemCallError.check("unlink", path) { unlink(path) }
-    } catch where error.number == ENOENT {}
+    } catch  where error.number == ENOENT {}
   }
 
   /// Removes a directory and everything in it without following links and without leaving its file system; nothing

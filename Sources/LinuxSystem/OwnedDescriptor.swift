@@ -26,8 +26,9 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
 
   /// A second descriptor of the same open file, close-on-exec (`F_DUPFD_CLOEXEC`, fcntl(2)).
   public borrowing func duplicate() throws(SystemCallError) -> OwnedDescriptor {
-    OwnedDescriptor(adopting: try SystemCallError.check("fcntl(F_DUPFD_CLOEXEC)") {
-      linux_fcntl(number, F_DUPFD_CLOEXEC, 3)
-    })
+    OwnedDescriptor(
+      adopting: try SystemCallError.check("fcntl(F_DUPFD_CLOEXEC)") {
+        linux_fcntl(number, F_DUPFD_CLOEXEC, 3)
+      })
   }
 }

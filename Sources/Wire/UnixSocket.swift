@@ -9,7 +9,9 @@ public enum UnixSocket {
   public static func connect(_ path: String) throws(SystemCallError) -> OwnedDescriptor {
     let socket = try make()
     try withAddress(path) { (address, length) throws(SystemCallError) in
-      try SystemCallError.check("connect", path) { Glibc.connect(socket.number, __CONST_SOCKADDR_ARG(__sockaddr__: address), length) }
+      try SystemCallError.check("connect", path) {
+        Glibc.connect(socket.number, __CONST_SOCKADDR_ARG(__sockaddr__: address), length)
+      }
     }
     return socket
   }
@@ -22,7 +24,9 @@ public enum UnixSocket {
     // others could connect.
     try SystemCallError.check("fchmod", path) { fchmod(socket.number, 0o600) }
     try withAddress(path) { (address, length) throws(SystemCallError) in
-      try SystemCallError.check("bind", path) { bind(socket.number, __CONST_SOCKADDR_ARG(__sockaddr__: address), length) }
+      try SystemCallError.check("bind", path) {
+        bind(socket.number, __CONST_SOCKADDR_ARG(__sockaddr__: address), length)
+      }
     }
     try SystemCallError.check("listen", path) { Glibc.listen(socket.number, backlog) }
     return socket

@@ -62,7 +62,8 @@ public struct Timestamp: Codable, Sendable, Comparable, Hashable, CustomStringCo
     guard let year = number(0..<4), has("-", at: 4), let month = number(5..<7), has("-", at: 7),
       let day = number(8..<10), has("T", at: 10) || has("t", at: 10) || has(" ", at: 10),
       let hour = number(11..<13), has(":", at: 13), let minute = number(14..<16), has(":", at: 16),
-      let second = number(17..<19), (1...12).contains(month), (1...31).contains(day), hour < 24, minute < 60, second < 61
+      let second = number(17..<19), (1...12).contains(month), (1...31).contains(day), hour < 24, minute < 60,
+      second < 61
     else { return nil }
     var index = 19
     var fraction: Int64 = 0

@@ -1,0 +1,154 @@
+import Contracts
+import Logging
+import Synchronization
+
+/// Loads plugins, starts them in the order of their dependencies, stops them in reverse, and knows the state of each.
+public final class PluginManager: Sendable {
+  private struct Loaded {
+    let manifest: PluginManifest
+    let make: @Sendable (PluginHost) throws(EngineError) -> any Plugin
+    var plugin: (any Plugin)?
+    var state = PluginStatus.State.waiting
+  }
+
+  private let bus: Bus
+  private let instance: Instance
+  private let journal: Journal
+  private let loaded: Mutex<[Loaded]>
+  private let log = Logger(label: "plugins")
+
+  public init(bus: Bus, instance: Instance, journal: Journal) {
+    self.bus = bus
+    self.instance = instance
+    self.journal = journal
+    loaded = Mutex([])
+  }
+
+  /// Adds a plugin to be started. `manifest` is the type's own unless the configuration changes it.
+  public func add<P: Plugin>(_ type: P.Type, manifest: PluginManifest? = nil) {
+    let manifest = manifest ?? P.manifest
+    loaded.withLock { loaded in
+      loaded.append(Loaded(manifest: manifest, make: { (host) throws(EngineError) in try P(host: host) }))
+    }
+  }
+
+  /// Starts every plugin.
+  ///
+  /// - Parameter configuration: keys and values by plugin name.
+  /// - Throws: what is wrong with the set of plugins (a name twice, a missing dependency, a cycle), or the failure of a
+  ///   plugin whose policy is `fail`; those that were started are stopped again then.
+  public func start(configuration: [String: [String: String]] = [:]) async throws(EngineError) {
+    let manifests = loaded.withLock { $0.map(\.manifest) }
+    let order = try Self.order(manifests)
+    loaded.withLock { loaded in loaded = order.map { loaded[$0] } }
+    for index in order.indices {
+      let entry = loaded.withLock { $0[index] }
+      do throws(EngineError) {
+        if let reason = missingDependency(of: entry.manifest) { throw EngineError(.unavailable, reason) }
+        let host = PluginHost(
+          manifest: entry.manifest, bus: bus, instance: instance, journal: journal,
+          configuration: configuration[entry.manifest.name] ?? [:])
+        let plugin = try entry.make(host)
+        try plugin.register(Registrar(bus: bus, manifest: entry.manifest))
+        try await plugin.start()
+        loaded.withLock { loaded in
+          loaded[index].plugin = plugin
+          loaded[index].state = .running
+        }
+      } catch {
+        let reason = "the plugin \(entry.manifest.name) is not running: \(error)"
+        bus.unregister(owner: entry.manifest.name, reason: reason)
+        switch entry.manifest.onFailure {
+        case .fail:
+          loaded.withLock { $0[index].state = .failed(reason: "\(error)") }
+          await stop()
+          throw EngineError(error.code, "the plugin \(entry.manifest.name) did not start", because: error)
+        case .skip:
+          loaded.withLock { $0[index].state = .skipped(reason: "\(error)") }
+          log.warning("\(reason)")
+        }
+      }
+    }
+  }
+
+  /// Stops what runs, last started first.
+  public func stop() async {
+    let running = loaded.withLock { loaded in loaded.indices.filter { loaded[$0].plugin != nil } }
+    for index in running.reversed() {
+      let (plugin, name) = loaded.withLock { loaded in
+        defer { loaded[index].plugin = nil }
+        return (loaded[index].plugin, loaded[index].manifest.name)
+      }
+      bus.unregister(owner: name, reason: "the plugin \(name) has been stopped")
+      await plugin?.stop()
+      loaded.withLock { $0[index].state = .stopped }
+    }
+  }
+
+  /// Every plugin in the order of its start.
+  public var statuses: [PluginStatus] {
+    loaded.withLock { loaded in
+      loaded.map {
+        PluginStatus(
+          name: $0.manifest.name, role: $0.manifest.role, driver: $0.manifest.driver, version: $0.manifest.version,
+          state: $0.state)
+      }
+    }
+  }
+
+  private func missingDependency(of manifest: PluginManifest) -> String? {
+    let running = loaded.withLock { loaded in
+      loaded.filter { $0.state == .running }.flatMap { [$0.manifest.name, $0.manifest.role] }
+    }
+    return manifest.dependencies.first { !running.contains($0) }.map { "it needs \"\($0)\", which is not running" }
+  }
+
+  /// The order in which plugins are started: each after those it depends on, otherwise as they were added.
+  ///
+  /// - Returns: indices into `manifests`.
+  /// - Throws: `conflict` for a name or a driver that stands twice, `notFound` for a dependency that nothing provides,
+  ///   `invalidArgument` for a cycle, with its members in order.
+  static func order(_ manifests: [PluginManifest]) throws(EngineError) -> [Int] {
+    var byName: [String: Int] = [:]
+    for (index, manifest) in manifests.enumerated() {
+      if byName.updateValue(index, forKey: manifest.name) != nil {
+        throw EngineError(.conflict, "there are two plugins of the name \(manifest.name)")
+      }
+    }
+    enum Mark { case none, open, done }
+    var marks = [Mark](repeating: .none, count: manifests.count)
+    var order: [Int] = []
+    var path: [String] = []
+
+    func visit(_ index: Int) throws(EngineError) {
+      let manifest = manifests[index]
+      switch marks[index] {
+      case .done: return
+      case .open:
+        let cycle = path.drop { $0 != manifest.name } + [manifest.name]
+        throw EngineError(
+          .invalidArgument, "the plugins depend on each other in a circle: \(cycle.joined(separator: " -> "))")
+      case .none: break
+      }
+      marks[index] = .open
+      path.append(manifest.name)
+      for dependency in manifest.dependencies {
+        // A plugin may need the other drivers of its own role, but not itself.
+        let providers =
+          byName[dependency].map { [$0] }
+          ?? manifests.indices.filter { manifests[$0].role == dependency && $0 != index }
+        if providers.isEmpty {
+          throw EngineError(
+            .notFound, "the plugin \(manifest.name) needs \"\(dependency)\", which no plugin provides")
+        }
+        for provider in providers { try visit(provider) }
+      }
+      path.removeLast()
+      marks[index] = .done
+      order.append(index)
+    }
+
+    for index in manifests.indices { try visit(index) }
+    return order
+  }
+}
