@@ -62,12 +62,13 @@ let plugins: [Target] = [
   plugin("CgroupsPlugin", "Resources/Cgroups"),
   plugin("LinuxRuntimePlugin", "Runtime/Linux", ["ShimProtocol", "CSeccomp"]),
   plugin("JSONFileLogsPlugin", "Logs/JSONFile"),
+  plugin("SystemPlugin", "System"),
 ]
 
 let host: [Target] = [
   .executableTarget(
     name: "engined",
-    dependencies: ["Contracts", "Wire", "Kernel"] + plugins.map { .target(name: $0.name) })
+    dependencies: ["Contracts", "Wire", "Kernel", "LinuxSystem"] + plugins.map { .target(name: $0.name) })
 ]
 
 /// A test target beside what it tests; EndToEnd drives the built binaries and links none of them.

@@ -152,3 +152,17 @@ public final class PluginManager: Sendable {
     return order
   }
 }
+
+extension PluginManager {
+  /// Answers what is asked of the kernel itself.
+  ///
+  /// - Parameter shutdown: ends the process after the reply has been sent.
+  public func answerKernelMessages(shutdown: @escaping @Sendable () -> Void) throws(EngineError) {
+    let registrar = Registrar(bus: bus, manifest: PluginManifest(name: "kernel", role: "kernel"))
+    try registrar.answer(PluginList.self) { (_, _) async throws(EngineError) in self.statuses }
+    try registrar.answer(SystemShutdown.self) { (_, call) async throws(EngineError) in
+      _ = call.bus.timekeeper.schedule(after: .milliseconds(10), shutdown)
+      return Done()
+    }
+  }
+}
