@@ -15,6 +15,7 @@ public final class ElasticExecutor: TaskExecutor {
     /// Counts jobs that were taken, so that the watcher can tell a queue that moves from one that is stuck.
     var taken: UInt64 = 0
     var watcherRuns = false
+    var watcherSleeps = false
 
     mutating func take() -> UnownedJob? {
       guard let job = jobs.popFirst() else { return nil }
@@ -51,7 +52,8 @@ public final class ElasticExecutor: TaskExecutor {
     enum Need { case nothing, wake, thread, watcher, wakeWatcher }
     let need = state.withLock { state -> Need in
       state.jobs.append(job)
-      if state.idle > 0 { return .wake }
+      // A sleeper counts as idle until it has woken, so each job needs one of its own.
+      if state.idle >= state.jobs.count { return .wake }
       if state.threads < coreThreads {
         state.threads += 1
         return .thread
@@ -60,7 +62,8 @@ public final class ElasticExecutor: TaskExecutor {
         state.watcherRuns = true
         return .watcher
       }
-      return state.jobs.count == 1 ? .wakeWatcher : .nothing
+      defer { state.watcherSleeps = false }
+      return state.watcherSleeps ? .wakeWatcher : .nothing
     }
     switch need {
     case .nothing: break
@@ -108,12 +111,17 @@ public final class ElasticExecutor: TaskExecutor {
   private func watchForStalls() {
     while true {
       let ticket = watch.ticket()
-      let before = state.withLock { $0.jobs.isEmpty ? nil : $0.taken }
+      let before = state.withLock { state -> UInt64? in
+        state.watcherSleeps = state.jobs.isEmpty
+        return state.jobs.isEmpty ? nil : state.taken
+      }
       guard let before else {
         _ = watch.wait(after: ticket, seconds: 3600)
         continue
       }
-      usleep(patience)
+      // The more threads there are, the more likely it is that the machine is busy rather than the threads blocked.
+      let surplus = UInt32(max(0, threadCount - coreThreads))
+      usleep(patience * (1 + surplus / 4))
       let starts = state.withLock { state -> Bool in
         guard !state.jobs.isEmpty, state.taken == before, state.idle == 0, state.threads < maximumThreads else {
           return false
