@@ -71,6 +71,10 @@ let host: [Target] = [
     dependencies: ["Contracts", "Wire", "Kernel", "LinuxSystem"] + plugins.map { .target(name: $0.name) })
 ]
 
+let benchmarks: [Target] = [
+  .executableTarget(name: "engine-benchmarks", dependencies: ["CLinux"], path: "Benchmarks/EndToEnd")
+]
+
 /// A test target beside what it tests; EndToEnd drives the built binaries and links none of them.
 func tests(_ name: String, _ folder: String, _ dependencies: [Target.Dependency]) -> Target {
   .testTarget(name: name, dependencies: dependencies, path: "Tests/\(folder)")
@@ -97,7 +101,7 @@ let testTargets: [Target] = [
 ]
 
 // The Linux calls are GNU extensions of glibc's headers, and every module must see the same headers.
-let everything = cModules + core + plugins + host + testTargets
+let everything = cModules + core + plugins + host + benchmarks + testTargets
 for target in everything where target.type != .system && target.name != "CLinux" {
   target.swiftSettings = [.unsafeFlags(["-Xcc", "-D_GNU_SOURCE"])]
 }

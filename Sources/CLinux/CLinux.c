@@ -84,6 +84,8 @@ int linux_memfd_create(const char *name, unsigned int flags) { return (int)sysca
 
 int linux_personality(unsigned long persona) { return (int)syscall(SYS_personality, persona); }
 
+char **linux_environment(void) { return environ; }
+
 int linux_errno(void) { return errno; }
 
 int linux_wait_exited(int status) { return WIFEXITED(status); }

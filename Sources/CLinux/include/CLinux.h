@@ -84,6 +84,8 @@ int linux_setresgid(gid_t real, gid_t effective, gid_t saved);
 int linux_memfd_create(const char *name, unsigned int flags);
 /// personality(2).
 int linux_personality(unsigned long persona);
+/// environ(7), which Swift finds ambiguous.
+char **linux_environment(void);
 /// errno of the calling thread, for callers that must not rely on Swift's overlay (after clone3).
 int linux_errno(void);
 /// WIFEXITED and its companions.

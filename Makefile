@@ -1,0 +1,61 @@
+# The engine's Makefile. `make run` and `make test` do all the set-up on a fresh Debian machine with Swift.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+SWIFT ?= swift
+RELEASE := .build/release
+BINARIES := engine engined engine-shim
+
+# What the product links, and what the tests and the demonstration use beside it.
+BUILD_PACKAGES := pkg-config libnl-3-dev libnl-route-3-dev libmnl-dev libnftnl-dev libseccomp-dev libarchive-dev \
+	libsqlite3-dev libssl-dev
+RUN_PACKAGES := busybox-static
+TEST_PACKAGES := iproute2 nftables skopeo strace crun util-linux procps iptables
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: deps build run test bench bench-peers lint fmt install clean
+
+## Installs the Debian packages that are missing; asks nothing.
+deps:
+	@Examples/install-packages $(BUILD_PACKAGES) $(RUN_PACKAGES)
+
+.PHONY: test-deps
+test-deps: deps
+	@Examples/install-packages $(TEST_PACKAGES)
+
+## Leaves engine, engined and engine-shim in .build/release, ready to be used in place.
+build: deps
+	$(SWIFT) build -c release $(foreach binary,$(BINARIES),--product $(binary))
+
+## Builds, and shows a real container: a web server with a published port, a volume and limits.
+run: build
+	@$(SUDO) Examples/web/demonstrate $(RELEASE)/engine
+
+## Every test there is: units, the kernel of this machine, and the built binaries.
+test: test-deps build lint
+	$(SUDO) env ENGINE_BINARIES=$(abspath $(RELEASE)) $(SWIFT) test
+
+## The benchmarks, beside every peer that is installed.
+bench: build
+	$(SWIFT) build -c release --product engine-benchmarks
+	@$(SUDO) $(RELEASE)/engine-benchmarks $(RELEASE)
+
+## Installs the peers that the benchmarks compare with.
+bench-peers:
+	@Examples/install-packages docker.io crun runc
+
+lint:
+	$(SWIFT) format lint --strict --recursive --parallel Package.swift Sources Plugins Tests Benchmarks
+
+fmt:
+	$(SWIFT) format format --in-place --recursive --parallel Package.swift Sources Plugins Tests Benchmarks
+
+install: build
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 $(foreach binary,$(BINARIES),$(RELEASE)/$(binary)) $(DESTDIR)$(PREFIX)/bin
+
+clean:
+	rm -rf .build
