@@ -1,0 +1,111 @@
+import Foundation
+import Glibc
+import Testing
+
+extension EndToEnd {
+  /// Processes of the engine die at the worst moment; nothing stays behind.
+  @Suite struct Crash {
+    let fixture: Fixture
+
+    init() throws {
+      fixture = try Fixture()
+      try fixture.importBusybox()
+    }
+
+    private func killDaemon() {
+      let daemons = fixture.processes(named: "engined")
+      #expect(daemons.count == 1)
+      for daemon in daemons { kill(daemon, SIGKILL) }
+      Fixture.eventually { fixture.processes(named: "engined").isEmpty }
+    }
+
+    @Test func containersServeOnWithoutTheDaemon() {
+      defer { fixture.end() }
+      fixture.succeed(
+        "run", "-d", "--name", "web", "--init", "-p", "8080:80", "bb", "httpd", "-f", "-p", "80", "-h", "/data")
+      Fixture.eventually { fixture.fetch("http://127.0.0.1:8080/page").status == 0 }
+      killDaemon()
+      #expect(fixture.fetch("http://127.0.0.1:8080/page").output == "from the image\n")
+      #expect(fixture.succeed("ps", "--format", "{{.Names}} {{.Ports}}") == "web 0.0.0.0:8080->80/tcp")
+      #expect(fixture.succeed("exec", "web", "echo", "adopted") == "adopted")
+      let busy = fixture.engine("run", "--rm", "-p", "8080:80", "bb", "true")
+      #expect(busy.errors.contains("port is already allocated"), "\(busy)")
+      #expect(fixture.succeed("stop", "web") == "web")
+      #expect(fixture.fetch("http://127.0.0.1:8080/page").status != 0)
+      #expect(fixture.succeed("inspect", "-f", "{{.State.Status}}", "web") == "exited")
+    }
+
+    @Test func anExitWhileNoDaemonLivesIsReported() {
+      defer { fixture.end() }
+      fixture.succeed("run", "-d", "--name", "short", "bb", "sh", "-c", "sleep 2; exit 7")
+      fixture.succeed("run", "-d", "--rm", "--name", "gone", "bb", "sh", "-c", "sleep 2")
+      killDaemon()
+      // The shim starts a daemon when its container ends; nobody has to type anything.
+      Fixture.eventually { !fixture.processes(named: "engined").isEmpty }
+      Fixture.eventually { fixture.succeed("ps", "-a", "--format", "{{.Names}}") == "short" }
+      #expect(fixture.succeed("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "short") == "exited 7")
+      #expect(fixture.succeed("ps", "-a", "--format", "{{.Names}}") == "short")
+    }
+
+    @Test func aKilledShimIsNoticed() throws {
+      defer { fixture.end() }
+      fixture.succeed("run", "-d", "--name", "box", "bb", "sleep", "1000")
+      let process = fixture.succeed("inspect", "-f", "{{.State.Pid}}", "box")
+      let status = try String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8)
+      let shim = try #require(pid_t(status.split(separator: " ")[3]))
+      kill(shim, SIGKILL)
+      Fixture.eventually { fixture.engine("inspect", "-f", "{{.State.Status}}", "box").text == "exited" }
+      #expect(fixture.succeed("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "box") == "exited 137")
+      #expect(fixture.succeed("inspect", "-f", "{{.State.Error}}", "box").contains("shim"))
+      #expect(!FileManager.default.fileExists(atPath: "/proc/\(process)"))
+      #expect(fixture.succeed("start", "box") == "box")
+    }
+
+    /// The daemon dies at each step in turn that names itself in the sources, during `run`, `stop` and `rm`.
+    @Test func nothingIsLeftWhicheverStepTheDaemonDiesAt() throws {
+      defer { fixture.end() }
+      let points = try Self.faultPoints()
+      #expect(points.count > 20, "only \(points.count) steps name themselves")
+      var reached: [String] = []
+      for point in points {
+        // Every daemon that the commands start dies at the point; the commands may fail, as they like.
+        let environment = ["ENGINE_FAULT": point]
+        for daemon in fixture.processes(named: "engined") { kill(daemon, SIGTERM) }
+        Fixture.eventually { fixture.processes(named: "engined").isEmpty }
+        let victim = "victim\(reached.count)"
+        let commands = [
+          ["run", "-d", "--name", victim, "-p", "80", "-v", "\(victim):/data", "-m", "64m", "bb", "sleep", "1000"],
+          ["stop", "-t", "0", victim], ["rm", "-f", victim], ["run", "--rm", "-v", "/x", "bb", "true"],
+        ]
+        var failed = false
+        for command in commands { failed = fixture.engine(command, environment: environment).status != 0 || failed }
+        if failed { reached.append(point) }
+        for daemon in fixture.processes(named: "engined") { kill(daemon, SIGKILL) }
+        Fixture.eventually { fixture.processes(named: "engined").isEmpty }
+        // The next command repairs; afterwards everything goes its usual way.
+        let listed = fixture.engine("ps", "-aq")
+        #expect(listed.status == 0, "\(point): \(listed)")
+        for id in listed.lines {
+          let removal = fixture.engine("rm", "-f", "-v", id)
+          #expect(removal.status == 0, "\(point): \(removal)")
+        }
+        fixture.expectClean()
+        #expect(fixture.engine("run", "--rm", "bb", "true").status == 0, "after \(point)")
+        _ = fixture.engine("volume", "rm", victim)
+        let left = fixture.host(["sh", "-c", "ip -o link | grep -c veth; true"]).text
+        #expect(left == "0", "\(point) leaves \(left) links")
+      }
+      #expect(reached.count > 10, "only \(reached) were reached")
+    }
+
+    /// Every name that is given to `FaultPoint.reach` in the sources.
+    private static func faultPoints() throws -> [String] {
+      let checkout = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent().path
+      let found = Fixture.command([
+        "grep", "-rhoE", "FaultPoint\\.reach\\(\"[a-z.-]+\"\\)", "\(checkout)/Plugins", "\(checkout)/Sources",
+      ])
+      return Set(found.lines.compactMap { $0.split(separator: "\"").dropFirst().first.map(String.init) }).sorted()
+    }
+  }
+}
