@@ -19,6 +19,8 @@ public struct ResourceLimits: Codable, Sendable, Equatable {
   /// 10 to 1000, or 0.
   public var blkioWeight: UInt16 = 0
   public var disablesOOMKill = false
+  /// For a privileged container: it may open every device node, not only Docker's default ones.
+  public var allowsAllDevices = false
 
   public init() {}
 }
