@@ -1,0 +1,23 @@
+import LinuxSystem
+
+/// Which device nodes a container may open. It has CAP_MKNOD, so without this it could make a node of the host's disk
+/// and read it. The list is that of Docker and runc (OCI runtime specification, "Default Devices").
+///
+/// It is set once on the engine's own group in the v1 `devices` hierarchy, which every unprivileged container enters:
+/// they need no group each there. A privileged container stays outside.
+enum DeviceRules {
+  /// Type, major:minor and access, as devices.allow takes them: making any node is allowed, opening only these.
+  static let allowed = [
+    "c *:* m", "b *:* m",
+    "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm",  // null, zero, full, random, urandom
+    "c 5:0 rwm", "c 5:1 rwm", "c 5:2 rwm", "c 136:* rwm",  // tty, console, ptmx, pts
+  ]
+
+  /// Restricts a group. On one that is restricted already nothing is taken away, not even for a moment, because
+  /// containers run in it.
+  static func restrict(_ files: ControlFiles, _ group: Int32) throws(SystemCallError) {
+    let lines = Set(((try? files.read(at: group, "devices.list")) ?? "a *:* rwm").split(separator: "\n"))
+    if lines.contains("a *:* rwm") { try files.write(at: group, "devices.deny", "a") }
+    for rule in allowed where !lines.contains(rule[...]) { try files.write(at: group, "devices.allow", rule) }
+  }
+}
