@@ -55,7 +55,7 @@ let plugins: [Target] = [
   plugin("BridgeNetworkPlugin", "Networks/Bridge", ["CNetlink", "CNftables"]),
   plugin("HostNetworkPlugin", "Networks/Host"),
   plugin("NoneNetworkPlugin", "Networks/None"),
-  plugin("VolumeCatalogPlugin", "Volumes/Catalog"),
+  plugin("VolumeCatalogPlugin", "Volumes/Catalog", ["Wire"]),
   plugin("LocalVolumePlugin", "Volumes/Local"),
   plugin("BindVolumePlugin", "Volumes/Bind"),
   plugin("TmpfsVolumePlugin", "Volumes/Tmpfs"),

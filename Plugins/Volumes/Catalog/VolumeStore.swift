@@ -1,0 +1,171 @@
+import Contracts
+import Kernel
+import LinuxSystem
+import Synchronization
+import Wire
+
+/// The volumes that exist: in memory for reading, in the records for keeping.
+final class VolumeStore: Sendable {
+  private struct State {
+    var volumes: [String: Volume] = [:]
+    /// Names that are being made or removed now, with what tells when that is done.
+    var busy: [String: Once<Void>] = [:]
+  }
+
+  let host: PluginHost
+  private let state = Mutex(State())
+  private static let kind = "volume"
+  static let defaultDriver = "local"
+
+  init(host: PluginHost) { self.host = host }
+
+  func load() async throws(EngineError) {
+    var volumes: [String: Volume] = [:]
+    for record in try await host.bus.request(RecordRead(kind: Self.kind)) {
+      do throws(EngineError) {
+        volumes[record.key] = try JSON.decode(Volume.self, Array(record.value.utf8))
+      } catch {
+        throw EngineError(.corrupt, "the record of the volume \(record.key) does not read", because: error)
+      }
+    }
+    state.withLock { [volumes] in $0.volumes = volumes }
+  }
+
+  func list() -> [Volume] { state.withLock { Array($0.volumes.values) }.sorted { $0.name < $1.name } }
+
+  func find(_ name: String) -> Volume? { state.withLock { $0.volumes[name] } }
+
+  func volume(_ name: String) throws(EngineError) -> Volume {
+    guard let volume = find(name) else { throw EngineError(.notFound, "get \(name): no such volume") }
+    return volume
+  }
+
+  // MARK: One at a time for a name
+
+  /// Runs `body` while nobody else makes, removes or fills the volume.
+  func alone<Value: Sendable>(
+    _ name: String, _ body: () async throws(EngineError) -> Value
+  ) async throws(EngineError) -> Value {
+    let mine = Once<Void>()
+    while true {
+      let other = state.withLock { state -> Once<Void>? in
+        if let other = state.busy[name] { return other }
+        state.busy[name] = mine
+        return nil
+      }
+      guard let other else { break }
+      await other.value
+    }
+    defer {
+      state.withLock { $0.busy[name] = nil }
+      mine.resolve(())
+    }
+    return try await body()
+  }
+
+  // MARK: Making
+
+  /// - Returns: the volume, and whether this call made it.
+  func create(
+    _ request: VolumeCreate, isAnonymous: Bool, _ call: Call
+  ) async throws(EngineError) -> (volume: Volume, isNew: Bool) {
+    let name = request.volumeName ?? ObjectID.random().text
+    try VolumeName.check(name)
+    return try await alone(name) { () async throws(EngineError) -> (volume: Volume, isNew: Bool) in
+      if let present = find(name) { return (try same(present, request), false) }
+      let driver = request.driver.flatMap { $0.isEmpty ? nil : $0 } ?? Self.defaultDriver
+      let drivers = host.bus.answered[VolumeDriverCreate.name] ?? []
+      guard drivers.contains(driver) else {
+        throw EngineError(
+          .notFound,
+          "create \(name): error looking up volume plugin \(driver): plugin \"\(driver)\" not found; there is: "
+            + drivers.joined(separator: ", "))
+      }
+      let made: VolumeDriverCreate.Reply
+      do throws(EngineError) {
+        made = try await call.request(VolumeDriverCreate(volume: name, options: request.options), driver: driver)
+      } catch {
+        throw EngineError(error.code, "create \(name): \(error.message)", causes: error.causes)
+      }
+      FaultPoint.reach("volumes.create.made")
+      let volume = Volume(
+        name: name, driver: driver, created: .now, mountpoint: made.mountpoint, labels: request.labels,
+        options: request.options, isAnonymous: isAnonymous)
+      do throws(EngineError) {
+        try await write(volume, call)
+      } catch {
+        _ = try? await call.request(VolumeDriverRemove(volume: name), driver: driver)
+        throw error
+      }
+      FaultPoint.reach("volumes.create.recorded")
+      state.withLock { $0.volumes[name] = volume }
+      return (volume, true)
+    }
+  }
+
+  /// A volume that is there already answers for one that is asked for, unless it is another one of the same name.
+  private func same(_ present: Volume, _ request: VolumeCreate) throws(EngineError) -> Volume {
+    if let driver = request.driver, !driver.isEmpty, driver != present.driver {
+      throw EngineError(
+        .conflict,
+        "create \(present.name): driver '\(present.driver)' already has volume '\(present.name)': "
+          + "volume name must be unique")
+    }
+    if !request.options.isEmpty && request.options != present.options {
+      throw EngineError(
+        .conflict,
+        "create \(present.name): the volume exists with other options; remove it first (volume rm \(present.name))")
+    }
+    return present
+  }
+
+  private func write(_ volume: Volume, _ call: Call) async throws(EngineError) {
+    let text = String(decoding: try JSON.encode(volume), as: UTF8.self)
+    _ = try await call.request(
+      RecordWrite(
+        put: [Record(kind: Self.kind, key: volume.name, value: text)],
+        durability: volume.isAnonymous ? .process : .power))
+  }
+
+  // MARK: Removing
+
+  func remove(_ request: VolumeRemove, _ call: Call) async throws(EngineError) {
+    let name = request.volume
+    try await alone(name) { () async throws(EngineError) in
+      guard let volume = find(name) else {
+        if request.force { return }
+        throw EngineError(.notFound, "get \(name): no such volume")
+      }
+      let users = try await call.request(ContainerUsers(resource: .volume(name)))
+      if !users.isEmpty {
+        let list = users.map(\.id.text).joined(separator: ", ")
+        throw EngineError(.inUse, "remove \(name): volume is in use - [\(list)]")
+      }
+      try await discard(volume, call)
+    }
+  }
+
+  /// Undoes a creation. Not while something else of this name goes on, and not once it is another volume.
+  func undo(_ volume: Volume, _ call: Call) async {
+    _ = try? await alone(volume.name) { () async throws(EngineError) in
+      if find(volume.name) == volume { try await discard(volume, call) }
+    }
+  }
+
+  /// The record goes first: data without a record is a leftover that the check clears, a record without data would be
+  /// a volume that fails.
+  private func discard(_ volume: Volume, _ call: Call) async throws(EngineError) {
+    _ = try await call.request(
+      RecordWrite(
+        delete: [.init(kind: Self.kind, key: volume.name)], durability: volume.isAnonymous ? .process : .power))
+    FaultPoint.reach("volumes.remove.forgotten")
+    do throws(EngineError) {
+      _ = try await call.request(VolumeDriverRemove(volume: volume.name), driver: volume.driver)
+    } catch {
+      try await write(volume, call)
+      throw EngineError(error.code, "remove \(volume.name): \(error.message)", causes: error.causes)
+    }
+    state.withLock { $0.volumes[volume.name] = nil }
+    FaultPoint.reach("volumes.remove.removed")
+  }
+}
