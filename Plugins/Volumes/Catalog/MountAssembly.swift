@@ -3,6 +3,7 @@ import Contracts
 import Glibc
 import Kernel
 import LinuxSystem
+import Synchronization
 
 /// What happens when a container starts: each of its mounts is made as a detached mount, and empty volumes are filled
 /// from the image; and when it has ended, the drivers are told.
@@ -11,14 +12,27 @@ final class MountAssembly: Sendable {
   private let store: VolumeStore
   private let fill: VolumeFill
 
-  /// Numbers of the entries that a former engine left open.
-  private let former: Set<UInt64>
+  private struct Use: Sendable {
+    var volume: String
+    /// The journal's.
+    var number: UInt64
+    /// Left open by a former engine.
+    var isFormer: Bool
+  }
+
+  /// Which volumes a container has mounted.
+  private let uses: Mutex<[ObjectID: [Use]]>
 
   private static let useKind = "use"
 
   init(host: PluginHost, store: VolumeStore) {
     self.host = host
-    former = Set(host.journal.entries(plugin: host.manifest.name, kind: Self.useKind).map(\.number))
+    var uses: [ObjectID: [Use]] = [:]
+    for entry in host.journal.entries(plugin: host.manifest.name, kind: Self.useKind) {
+      guard let container = ObjectID(entry.container) else { continue }
+      uses[container, default: []].append(Use(volume: entry.object, number: entry.number, isFormer: true))
+    }
+    self.uses = Mutex(uses)
     self.store = store
     fill = VolumeFill(host: host, store: store)
   }
@@ -29,8 +43,10 @@ final class MountAssembly: Sendable {
     }
     let volumes = Set(request.points.compactMap { $0.kind == .volume ? $0.volume : nil }).sorted()
     if !volumes.isEmpty {
-      try host.journal.begin(
+      let numbers = try host.journal.begin(
         plugin: host.manifest.name, container: request.container.text, volumes.map { (Self.useKind, $0) })
+      let made = zip(volumes, numbers).map { Use(volume: $0, number: $1, isFormer: false) }
+      uses.withLock { $0[request.container, default: []] += made }
       FaultPoint.reach("volumes.mount.recorded")
     }
     do throws(EngineError) {
@@ -167,28 +183,36 @@ final class MountAssembly: Sendable {
 
   /// Tells the drivers of a container's volumes that it no longer has them.
   func unmount(_ container: ObjectID, _ call: Call) async throws(EngineError) {
-    let entries = host.journal.entries(plugin: host.manifest.name, kind: Self.useKind, container: container.text)
-    for name in Set(entries.map(\.object)) {
-      guard let volume = store.find(name) else { continue }
-      _ = try await call.request(
-        VolumeDriverUnmount(volume: name, container: container), driver: volume.driver)
+    guard let ended = uses.withLock({ $0.removeValue(forKey: container) }) else { return }
+    do throws(EngineError) {
+      for name in Set(ended.map(\.volume)) {
+        guard let volume = store.find(name) else { continue }
+        _ = try await call.request(
+          VolumeDriverUnmount(volume: name, container: container), driver: volume.driver)
+      }
+      FaultPoint.reach("volumes.unmount.told")
+      try host.journal.end(ended.map(\.number))
+    } catch {
+      uses.withLock { $0[container, default: []] += ended }
+      throw error
     }
-    FaultPoint.reach("volumes.unmount.told")
-    try host.journal.end(entries.map(\.number))
   }
 
   /// Uses of containers that do not run any more. The volumes' data is compared by the drivers.
   func check(_ request: PluginCheck, _ call: Call) async throws(EngineError) -> [SystemDifference] {
-    let running = Set(request.running.map(\.text))
+    let running = Set(request.running)
     var differences: [SystemDifference] = []
-    // What this process recorded belongs to an operation or a container of its own, which ends it.
-    for entry in host.journal.entries(plugin: host.manifest.name, kind: Self.useKind)
-    where former.contains(entry.number) && !running.contains(entry.container) {
-      differences.append(
-        SystemDifference(
-          kind: .leftover, plugin: host.manifest.name,
-          object: "use of the volume \(entry.object) by the container \(entry.container.prefix(12))"))
-      if request.repair, let container = ObjectID(entry.container) { try await unmount(container, call) }
+    for (container, uses) in uses.withLock({ $0 }).sorted(by: { $0.key < $1.key }) {
+      // What this process recorded belongs to an operation or a container of its own, which ends it.
+      let former = uses.filter(\.isFormer)
+      if former.isEmpty || running.contains(container) { continue }
+      for use in former {
+        differences.append(
+          SystemDifference(
+            kind: .leftover, plugin: host.manifest.name,
+            object: "use of the volume \(use.volume) by the container \(container.short)"))
+      }
+      if request.repair { try await unmount(container, call) }
     }
     return differences
   }

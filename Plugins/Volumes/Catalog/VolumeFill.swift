@@ -13,8 +13,8 @@ import Synchronization
 final class VolumeFill: Sendable {
   private let host: PluginHost
   private let store: VolumeStore
-  /// Volume to journal number: fills that a crash interrupted.
-  private let interrupted: Mutex<[String: UInt64]>
+  /// Volume to journal number: fills that go on now, and those that were interrupted.
+  private let unfinished: Mutex<[String: UInt64]>
 
   private static let kind = "fill"
 
@@ -23,7 +23,7 @@ final class VolumeFill: Sendable {
     self.store = store
     var open: [String: UInt64] = [:]
     for entry in host.journal.entries(plugin: host.manifest.name, kind: Self.kind) { open[entry.object] = entry.number }
-    interrupted = Mutex(open)
+    unfinished = Mutex(open)
   }
 
   /// Of several containers that mount a new volume at once, one fills it and the others wait for that.
@@ -31,10 +31,10 @@ final class VolumeFill: Sendable {
     _ volume: Volume, _ base: Descriptor, root: Descriptor, target: String
   ) async throws(EngineError) {
     // The usual case, a volume with data in it, takes no lock; one that is being filled has its entry open.
-    if !isFilling(volume.name), try !isEmpty(base, volume) { return }
+    if unfinished.withLock({ $0[volume.name] }) == nil, try !isEmpty(base, volume) { return }
     try await store.alone(volume.name) { () async throws(EngineError) in
       do throws(SystemCallError) {
-        if let number = interrupted.withLock({ $0[volume.name] }) {
+        if let number = unfinished.withLock({ $0[volume.name] }) {
           try TreeCopy.empty(base.number)
           try end(number, volume)
         } else if try !TreeCopy.isEmpty(base.number) {
@@ -47,10 +47,6 @@ final class VolumeFill: Sendable {
         throw EngineError(code, "the volume \(volume.name) cannot be filled from the image's \(target): \(error)")
       }
     }
-  }
-
-  private func isFilling(_ name: String) -> Bool {
-    host.journal.entries(plugin: host.manifest.name, kind: Self.kind).contains { $0.object == name }
   }
 
   private func isEmpty(_ base: Descriptor, _ volume: Volume) throws(EngineError) -> Bool {
@@ -76,14 +72,10 @@ final class VolumeFill: Sendable {
       var copy = TreeCopy(root: base.number)
       try copy.copyDirectory(source.number, base.number)
     } catch {
-      // What was copied is taken back, so that a later start fills from nothing; if that fails too, the open entry says so.
-      do throws(SystemCallError) {
-        try TreeCopy.empty(base.number)
-        try end(number, volume)
-      } catch {
-        interrupted.withLock { $0[volume.name] = number }
-      }
-      throw error
+      // What was copied is taken back, so that a later start fills from nothing; where that fails too, the entry stays.
+      let failure = error
+      if (try? TreeCopy.empty(base.number)) != nil { try end(number, volume) }
+      throw failure
     }
     FaultPoint.reach("volumes.fill.copied")
     try end(number, volume)
@@ -93,13 +85,14 @@ final class VolumeFill: Sendable {
     guard
       let number = try? host.journal.begin(plugin: host.manifest.name, [(Self.kind, volume.name)]).first
     else { throw SystemCallError(call: "write", subject: "the journal", number: EIO) }
+    unfinished.withLock { $0[volume.name] = number }
     return number
   }
 
   private func end(_ number: UInt64, _ volume: Volume) throws(SystemCallError) {
-    interrupted.withLock { $0[volume.name] = nil }
     guard (try? host.journal.end([number])) != nil else {
       throw SystemCallError(call: "write", subject: "the journal", number: EIO)
     }
+    unfinished.withLock { $0[volume.name] = nil }
   }
 }
