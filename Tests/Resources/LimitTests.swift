@@ -62,7 +62,10 @@ import Testing
       $0.memory = 32 << 20
       $0.memorySwap = -1
     },
-    Sample("an update of memory leaves swap", isUpdate: true, v1: ["memory.limit_in_bytes=33554432"], v2: ["memory.max=33554432"]) {
+    Sample(
+      "an update of memory leaves swap", isUpdate: true, v1: ["memory.limit_in_bytes=33554432"],
+      v2: ["memory.max=33554432"]
+    ) {
       $0.memory = 32 << 20
     },
     Sample("reservation", v1: ["memory.soft_limit_in_bytes=8388608"], v2: ["memory.low=8388608"]) {

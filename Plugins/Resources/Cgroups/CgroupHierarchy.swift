@@ -35,7 +35,7 @@ final class CgroupHierarchy: Sendable {
       let root = try Files.open(mount.path, O_RDONLY | O_DIRECTORY)
       do throws(SystemCallError) {
         try files.makeDirectory(at: root.number, name)
-      } catch where error.number == EEXIST {}
+      } catch  where error.number == EEXIST {}
       let group = Descriptor(adopting: try Files.open(at: root.number, name, O_RDONLY | O_DIRECTORY).release())
       if mount.version == .v1 {
         if carries("cpuset") { try inheritCPUSet(root: root.number, group: group.number) }

@@ -170,7 +170,7 @@ final class ContainerGroups: Sendable {
   ) throws(SystemCallError) {
     do throws(SystemCallError) {
       try hierarchy.files.makeDirectory(at: parent, name)
-    } catch where error.number == EEXIST {
+    } catch  where error.number == EEXIST {
       // Nobody's: what was left over of a group that nobody recorded.
       _ = try hierarchy.files.removeDirectory(at: parent, name)
       try hierarchy.files.makeDirectory(at: parent, name)
@@ -270,7 +270,7 @@ final class ContainerGroups: Sendable {
     for target in write.targets {
       do {
         return try files.write(at: parent, "\(name)/\(target.file)", target.value)
-      } catch where error.number == ENOENT || error.number == EOPNOTSUPP {}
+      } catch  where error.number == ENOENT || error.number == EOPNOTSUPP {}
     }
     if !warnings.contains(write.warning) { warnings.append(write.warning) }
   }
@@ -308,7 +308,7 @@ final class ContainerGroups: Sendable {
     for process in processes {
       do {
         try hierarchy.files.write(at: parent.number, "\(group.name)/cgroup.procs", String(process))
-      } catch where error.number == ESRCH {
+      } catch  where error.number == ESRCH {
       } catch {
         throw EngineError(.internalFailure, "process \(process) cannot enter \(hierarchy.path)/\(group.name): \(error)")
       }

@@ -58,8 +58,8 @@ struct ControlFiles: Sendable {
     }
     do {
       try SystemCallError.check("rmdir", path) { unlinkat(parent, path, Int32(AT_REMOVEDIR)) }
-    } catch where error.number == ENOENT {
-    } catch where error.number == EBUSY {
+    } catch  where error.number == ENOENT {
+    } catch  where error.number == EBUSY {
       return false
     }
     return true

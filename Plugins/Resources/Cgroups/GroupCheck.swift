@@ -57,7 +57,9 @@ extension ContainerGroups {
     var result: [String: [CgroupHierarchy]] = [:]
     for hierarchy in hierarchies {
       guard let parent = hierarchy.existingDirectory() else { continue }
-      for name in (try? hierarchy.files.groups(at: parent.number, ".")) ?? [] { result[name, default: []].append(hierarchy) }
+      for name in (try? hierarchy.files.groups(at: parent.number, ".")) ?? [] {
+        result[name, default: []].append(hierarchy)
+      }
     }
     return result
   }

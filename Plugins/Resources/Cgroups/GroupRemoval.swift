@@ -48,7 +48,7 @@ extension ContainerGroups {
       if nested.isEmpty { return false }
       for name in nested where try !removeNested(hierarchy, parent, "\(path)/\(name)") { return false }
       return try hierarchy.files.removeDirectory(at: parent, path)
-    } catch where error.number == ENOENT {
+    } catch  where error.number == ENOENT {
       return true
     } catch {
       throw EngineError(.internalFailure, "the cgroup \(hierarchy.path)/\(path) cannot be removed: \(error)")

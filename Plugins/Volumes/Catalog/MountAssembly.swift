@@ -126,7 +126,7 @@ final class MountAssembly: Sendable {
     }
   }
 
-  private func bind(_ mount: MountRequest, _ point: MountPoint) throws(EngineError) -> Descriptor {
+  func bind(_ mount: MountRequest, _ point: MountPoint) throws(EngineError) -> Descriptor {
     do throws(SystemCallError) {
       // The directory that `-v` made may be gone since.
       if mount.createsSource && !Files.exists(point.source) { try Files.makeDirectories(point.source, mode: 0o755) }

@@ -42,7 +42,8 @@ struct TreeCopy {
       var status = stat()
       if fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) != 0 { continue }
       if status.st_mode & S_IFMT == S_IFDIR {
-        try empty(try openDirectory(directory, name).number)
+        let nested = try openDirectory(directory, name)
+        try empty(nested.number)
         try SystemCallError.check("unlinkat") { unlinkat(directory, name, Int32(AT_REMOVEDIR)) }
       } else {
         try SystemCallError.check("unlinkat") { unlinkat(directory, name, 0) }

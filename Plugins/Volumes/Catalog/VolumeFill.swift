@@ -63,7 +63,7 @@ final class VolumeFill: Sendable {
     let source: OwnedDescriptor
     do throws(SystemCallError) {
       source = try Files.open(inRoot: root.number, target, O_RDONLY | O_DIRECTORY)
-    } catch where error.number == ENOENT || error.number == ENOTDIR {
+    } catch  where error.number == ENOENT || error.number == ENOTDIR {
       return
     }
     let number = try begin(volume)

@@ -55,7 +55,8 @@ final class LocalStorage: Sendable {
   }
 
   private func failure(_ what: String, _ volume: String, _ error: SystemCallError) -> EngineError {
-    let code: EngineError.Code = error.number == ENOSPC || error.number == EDQUOT ? .resourceExhausted : .internalFailure
+    let code: EngineError.Code =
+      error.number == ENOSPC || error.number == EDQUOT ? .resourceExhausted : .internalFailure
     return EngineError(code, "the volume \(volume) cannot be \(what): \(error)")
   }
 
@@ -90,7 +91,7 @@ final class LocalStorage: Sendable {
     let target = "\(trash)/\(volume).\(ObjectID.random().short)"
     do throws(SystemCallError) {
       try SystemCallError.check("rename", directory) { rename(directory, target) }
-    } catch where error.number == ENOENT {
+    } catch  where error.number == ENOENT {
     } catch {
       throw failure("removed", volume, error)
     }
