@@ -34,6 +34,7 @@ let core: [Target] = [
     name: "Kernel",
     dependencies: ["Contracts", "Wire", "LinuxSystem", .product(name: "Logging", package: "swift-log")]),
   .target(name: "ShimProtocol", dependencies: ["LinuxSystem"]),
+  .target(name: "ContentStreams", dependencies: ["Contracts", "LinuxSystem", "CLinux", "CArchive", "CCrypto"]),
   .target(name: "ShimCore", dependencies: ["ShimProtocol", "LinuxSystem", "CLinux"]),
   .target(name: "EngineCLI", dependencies: ["Contracts", "Wire", "LinuxSystem"]),
   .executableTarget(name: "engine", dependencies: ["EngineCLI"], linkerSettings: staticExecutable),
@@ -48,9 +49,9 @@ func plugin(_ name: String, _ folder: String, _ libraries: [Target.Dependency] =
 
 let plugins: [Target] = [
   plugin("ContainersPlugin", "Containers"),
-  plugin("ImagesPlugin", "Images", ["CArchive", "CCrypto"]),
+  plugin("ImagesPlugin", "Images", ["ContentStreams", "CArchive", "CLinux", "Wire"]),
   plugin("SQLiteRecordsPlugin", "Records/SQLite", ["CSQLite"]),
-  plugin("OverlaySnapshotsPlugin", "Snapshots/Overlay", ["CArchive", "CCrypto"]),
+  plugin("OverlaySnapshotsPlugin", "Snapshots/Overlay", ["ContentStreams", "CArchive", "CLinux"]),
   plugin("NetworkCatalogPlugin", "Networks/Catalog"),
   plugin("BridgeNetworkPlugin", "Networks/Bridge", ["CNetlink", "CNftables"]),
   plugin("HostNetworkPlugin", "Networks/Host"),
@@ -86,7 +87,9 @@ let testTargets: [Target] = [
   tests("KernelTests", "Kernel", ["Kernel", "Wire", "Contracts", "LinuxSystem"]),
   tests("EngineCLITests", "EngineCLI", ["EngineCLI", "Contracts"]),
   tests("ShimTests", "Shim", ["ShimProtocol", "ShimCore", "LinuxRuntimePlugin", "Kernel", "Contracts"]),
-  tests("ImagesTests", "Images", ["ImagesPlugin", "OverlaySnapshotsPlugin", "Kernel", "Contracts", "LinuxSystem"]),
+  tests(
+    "ImagesTests", "Images",
+    ["ImagesPlugin", "OverlaySnapshotsPlugin", "ContentStreams", "Kernel", "Contracts", "LinuxSystem", "CLinux"]),
   tests(
     "NetworksTests", "Networks", ["BridgeNetworkPlugin", "NetworkCatalogPlugin", "Kernel", "Contracts", "LinuxSystem"]),
   tests(

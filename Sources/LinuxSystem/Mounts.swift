@@ -38,16 +38,17 @@ public enum Mounts {
   }
 
   private static func configure(
-    _ context: Int32, _ command: fsconfig_command, _ key: String?, _ value: String?, subject: String
+    _ context: Int32, _ command: fsconfig_command, _ key: String?, _ value: String?,
+    subject: @autoclosure () -> String
   ) throws(SystemCallError) {
     do {
-      try SystemCallError.check("fsconfig", subject) { () -> Int32 in
+      try SystemCallError.check("fsconfig") { () -> Int32 in
         guard let key else { return fsconfig(context, command.rawValue, nil, nil, 0) }
         guard let value else { return fsconfig(context, command.rawValue, key, nil, 0) }
         return fsconfig(context, command.rawValue, key, value, 0)
       }
     } catch {
-      throw SystemCallError(call: error.call, subject: subject + log(of: context), number: error.number)
+      throw SystemCallError(call: error.call, subject: subject() + log(of: context), number: error.number)
     }
   }
 

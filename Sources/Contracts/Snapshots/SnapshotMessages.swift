@@ -42,6 +42,14 @@ public struct SnapshotRemoveLayers: Request {
   public init(chainIDs: [Digest]) { self.chainIDs = chainIDs }
 }
 
+/// Makes every layer that was applied so far survive a power failure; asked once before an image is recorded.
+public struct SnapshotSync: Request {
+  public static let name = "snapshot.sync"
+  public typealias Reply = Done
+
+  public init() {}
+}
+
 /// The layers that are there, for collection and `system check`.
 public struct SnapshotLayers: Request {
   public static let name = "snapshot.layers"

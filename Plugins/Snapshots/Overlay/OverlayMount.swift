@@ -1,0 +1,104 @@
+import CLinux
+import Contracts
+import Glibc
+import Kernel
+import LinuxSystem
+import Synchronization
+
+/// Detached overlayfs mounts (Documentation/filesystems/overlayfs.rst of the kernel).
+enum OverlayMount {
+  /// OVL_MAX_STACK of the kernel is 500; Docker's own limit is kept, so that an image that runs here runs there.
+  static let maximumLayers = 128
+
+  /// Whether the kernel takes layers one by one (`lowerdir+`, since 6.8), so that their paths are not limited to the 256
+  /// bytes that one option may have.
+  static func takesLayersOneByOne(probing directory: String) -> Bool {
+    let context = OwnedDescriptor(adopting: fsopen("overlay", UInt32(FSOPEN_CLOEXEC)))
+    guard context.number >= 0 else { return false }
+    return fsconfig(context.number, FSCONFIG_SET_STRING.rawValue, "lowerdir+", directory, 0) == 0
+  }
+
+  /// - Parameters:
+  ///   - layers: trees of the layers, the topmost first; at least one.
+  ///   - isVolatile: nothing is synced, and the upper directory cannot be mounted again (`volatile`).
+  static func make(
+    layers: [String], upper: String, work: String, isVolatile: Bool, oneByOne: Bool
+  ) throws(SystemCallError) -> OwnedDescriptor {
+    guard oneByOne else { return try makeByMountCall(layers, upper, work, isVolatile) }
+    var options: [Mounts.Option] = []
+    options.reserveCapacity(layers.count + 7)
+    for layer in layers { options.append(.value("lowerdir+", layer)) }
+    options.append(.value("upperdir", upper))
+    options.append(.value("workdir", work))
+    for option in fixedOptions { options.append(.value(option.key, option.value)) }
+    if isVolatile { options.append(.flag("volatile")) }
+    return try Mounts.make("overlay", options)
+  }
+
+  /// Said aloud because a kernel may be configured with other defaults: inode numbers of the layers as they are, no index
+  /// (which would refuse layers that are mounted twice), and no redirects, which only a kernel could have written.
+  private static let fixedOptions: [(key: String, value: String)] = [
+    ("xino", "off"), ("index", "off"), ("redirect_dir", "off"), ("metacopy", "off"),
+  ]
+
+  /// For kernels without `lowerdir+`: mount(2) takes one page of options, which 128 paths do not fit, so a thread with a
+  /// mount namespace of its own gives each layer a short name on a tmpfs and mounts there. Its namespace goes with it;
+  /// the detached copy stays.
+  private static func makeByMountCall(
+    _ layers: [String], _ upper: String, _ work: String, _ isVolatile: Bool
+  ) throws(SystemCallError) -> OwnedDescriptor {
+    let done = try eventDescriptor()
+    let number = done.number
+    let box = Outcome()
+    let started = Thread.start {
+      let outcome: Result<Int32, SystemCallError>
+      do throws(SystemCallError) {
+        outcome = .success(try mountInOwnNamespace(layers, upper, work, isVolatile).release())
+      } catch {
+        outcome = .failure(error)
+      }
+      box.value.withLock { $0 = outcome }
+      var one: UInt64 = 1
+      write(number, &one, 8)
+    }
+    guard started else { throw SystemCallError(call: "pthread_create", number: EAGAIN) }
+    var count: UInt64 = 0
+    try SystemCallError.check("read") { read(done.number, &count, 8) }
+    guard let outcome = box.value.withLock({ $0 }) else { throw SystemCallError(call: "mount", number: EIO) }
+    return OwnedDescriptor(adopting: try outcome.get())
+  }
+
+  private final class Outcome: Sendable {
+    let value = Mutex<Result<Int32, SystemCallError>?>(nil)
+  }
+
+  private static func eventDescriptor() throws(SystemCallError) -> OwnedDescriptor {
+    OwnedDescriptor(adopting: try SystemCallError.check("eventfd") { eventfd(0, Int32(EFD_CLOEXEC)) })
+  }
+
+  /// Runs on a thread that ends afterwards: it leaves the namespaces and the working directory of the process.
+  private static func mountInOwnNamespace(
+    _ layers: [String], _ upper: String, _ work: String, _ isVolatile: Bool
+  ) throws(SystemCallError) -> OwnedDescriptor {
+    try SystemCallError.check("unshare") { unshare(CLONE_FS | CLONE_NEWNS) }
+    try SystemCallError.check("mount", "/") { mount("none", "/", nil, UInt(MS_REC | MS_PRIVATE), nil) }
+    // Any directory will do, but one that hides neither the layers nor the root.
+    let place = "/proc"
+    try SystemCallError.check("mount", "tmpfs") { mount("tmpfs", place, "tmpfs", 0, "mode=700") }
+    try SystemCallError.check("chdir", place) { chdir(place) }
+    var names: [String] = []
+    for (index, layer) in layers.enumerated() {
+      let name = String(index, radix: 36)
+      try SystemCallError.check("symlink", layer) { symlink(layer, name) }
+      names.append(name)
+    }
+    try SystemCallError.check("symlink", upper) { symlink(upper, "u") }
+    try SystemCallError.check("symlink", work) { symlink(work, "w") }
+    try SystemCallError.check("mkdir") { mkdir("merged", 0o700) }
+    var text = "lowerdir=\(names.joined(separator: ":")),upperdir=./u,workdir=./w"
+    for option in fixedOptions { text += ",\(option.key)=\(option.value)" }
+    if isVolatile { text += ",volatile" }
+    try SystemCallError.check("mount", "overlay \(text)") { mount("overlay", "merged", "overlay", 0, text) }
+    return try Mounts.clone("merged", recursive: false)
+  }
+}

@@ -1,0 +1,103 @@
+import Contracts
+import Glibc
+import Kernel
+import LinuxSystem
+import Synchronization
+
+/// Where trees go that are to be removed: one rename(2) takes them out of sight at once, and a thread of its own deletes
+/// them. What it holds after a crash is found again at the next start.
+final class Trash: Sendable {
+  private struct State {
+    var pending: [(path: String, entries: [UInt64])] = []
+    var works = false
+    /// Trees that could not be deleted, with the reason.
+    var failed: [String: String] = [:]
+  }
+
+  let path: String
+  private let host: PluginHost
+  private let state = Mutex(State())
+
+  init(path: String, host: PluginHost) {
+    self.path = path
+    self.host = host
+  }
+
+  /// Goes on with what a former engine left.
+  func load() throws(EngineError) {
+    do {
+      try Files.makeDirectory(path)
+      for name in try Files.list(path) { delete("\(path)/\(name)", []) }
+    } catch {
+      throw EngineError(.internalFailure, "the trash cannot be listed: \(error)")
+    }
+    for entry in host.journal.entries(plugin: host.manifest.name, kind: "trash") {
+      if !Files.exists(entry.object) { try host.journal.end([entry.number]) }
+    }
+  }
+
+  /// Moves a tree away and deletes it in the background. Nothing at `tree` is not an error.
+  func throwAway(_ tree: String) throws(EngineError) {
+    let target = "\(path)/\(ObjectID.random().text.prefix(20))"
+    let entries = try host.journal.begin(plugin: host.manifest.name, [("trash", target)])
+    if rename(tree, target) < 0 {
+      let number = errno
+      try host.journal.end(entries)
+      if number == ENOENT { return }
+      throw EngineError(.internalFailure, "\(tree) cannot be removed: \(SystemCallError.text(number))")
+    }
+    FaultPoint.reach("overlay.remove.renamed")
+    delete(target, entries)
+  }
+
+  /// What is being deleted, and what could not be.
+  var contents: (draining: [String], failed: [String]) {
+    state.withLock { state in (state.pending.map(\.path), state.failed.keys.sorted()) }
+  }
+
+  /// Tries again what could not be deleted.
+  func retry() {
+    let again = state.withLock { state -> [String] in
+      defer { state.failed = [:] }
+      return Array(state.failed.keys)
+    }
+    for tree in again { delete(tree, []) }
+  }
+
+  private func delete(_ tree: String, _ entries: [UInt64]) {
+    let starts = state.withLock { state -> Bool in
+      state.pending.append((tree, entries))
+      if state.works { return false }
+      state.works = true
+      return true
+    }
+    if starts, !Thread.start({ self.work() }) { state.withLock { $0.works = false } }
+  }
+
+  private func work() {
+    while true {
+      let next = state.withLock { state -> (path: String, entries: [UInt64])? in
+        if state.pending.isEmpty { state.works = false }
+        return state.pending.first
+      }
+      guard let next else { return }
+      var reason: String?
+      do {
+        try TreeRemover.remove(AT_FDCWD, next.path.utf8CString.map { $0 })
+        let open =
+          next.entries.isEmpty
+          ? host.journal.entries(plugin: host.manifest.name, kind: "trash").filter { $0.object == next.path }.map(
+            \.number)
+          : next.entries
+        try host.journal.end(open)
+      } catch {
+        reason = "\(error)"
+        host.log.error("a removed tree cannot be deleted: \(error)")
+      }
+      state.withLock { state in
+        state.pending.removeFirst()
+        if let reason { state.failed[next.path] = reason }
+      }
+    }
+  }
+}

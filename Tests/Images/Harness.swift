@@ -1,0 +1,118 @@
+import CLinux
+import Contracts
+import Glibc
+import ImagesPlugin
+import Kernel
+import LinuxSystem
+import OverlaySnapshotsPlugin
+import Synchronization
+import Testing
+
+/// A bus with the plugins under test on it, in a directory of its own that goes with it.
+final class Harness: Sendable {
+  let root: String
+  let bus: Bus
+  let journal: Journal
+  let overlay: OverlaySnapshotsPlugin
+  let ownsRoot: Bool
+
+  static var isRoot: Bool { geteuid() == 0 }
+
+  init(root given: String? = nil, configuration: [String: String] = [:]) async throws {
+    var template = Array("/tmp/engine-images-XXXXXX".utf8CString)
+    if let given {
+      root = given
+    } else {
+      root = String(cString: try #require(mkdtemp(&template)))
+    }
+    ownsRoot = given == nil
+    bus = Bus()
+    try Files.makeDirectories("\(root)/run")
+    journal = try Journal(path: "\(root)/run/journal")
+    overlay = try OverlaySnapshotsPlugin(
+      host: PluginHost(
+        manifest: OverlaySnapshotsPlugin.manifest, bus: bus, instance: Self.instance(root), journal: journal,
+        configuration: configuration))
+    try overlay.register(Registrar(bus: bus, manifest: OverlaySnapshotsPlugin.manifest))
+    bus.setDefaultDriver(
+      "overlay",
+      for: [
+        SnapshotApply.self, SnapshotRemoveLayers.self, SnapshotLayers.self, SnapshotMount.self, SnapshotRemove.self,
+        SnapshotUsage.self, SnapshotSync.self,
+      ])
+    try await overlay.start()
+  }
+
+  deinit {
+    if ownsRoot { try? Files.removeTree(root) }
+  }
+
+  static func instance(_ root: String) -> Instance {
+    Instance(
+      root: root, runtimeDirectory: "\(root)/run", hash: "00000000", isDefault: false, daemonPath: "", shimPath: "",
+      version: "test")
+  }
+
+  var state: String { "\(root)/snapshots-overlay" }
+  var layerDirectory: String { "\(state)/layers" }
+
+  /// Names in a directory; none when it is not there.
+  func names(_ path: String) -> [String] { ((try? Files.list(path)) ?? []).sorted() }
+
+  func apply(
+    _ archive: [UInt8], parent: Digest? = nil, differenceID: Digest? = nil
+  ) async throws -> SnapshotApply.Reply {
+    try await bus.request(
+      SnapshotApply(parent: parent, differenceID: differenceID, archive: try memory(archive)))
+  }
+
+  func mount(_ container: ObjectID, _ layers: [Digest], discardable: Bool = false) async throws -> Descriptor {
+    try await bus.request(SnapshotMount(container: container, layers: layers, discardable: discardable)).root
+  }
+
+  func tree(_ chain: Digest) -> String { "\(layerDirectory)/\(chain.hex)/diff" }
+}
+
+/// Bytes as a file that nobody else sees, positioned at its start.
+func memory(_ bytes: [UInt8]) throws -> Descriptor {
+  let number = linux_memfd_create("test", 1)
+  try #require(number >= 0)
+  try Files.writeAll(number, bytes)
+  lseek(number, 0, SEEK_SET)
+  return Descriptor(adopting: number)
+}
+
+/// The read end of a pipe into which a thread writes the bytes; with `hold`, the write end stays open afterwards.
+func pipeline(_ bytes: [UInt8]) throws -> Descriptor {
+  var ends: [Int32] = [0, 0]
+  try #require(pipe2(&ends, O_CLOEXEC) == 0)
+  let writer = OwnedDescriptor(adopting: ends[1])
+  let number = writer.release()
+  _ = Thread.start {
+    var set = sigset_t()
+    sigemptyset(&set)
+    sigaddset(&set, SIGPIPE)
+    pthread_sigmask(SIG_BLOCK, &set, nil)
+    try? Files.writeAll(number, bytes)
+    close(number)
+  }
+  return Descriptor(adopting: ends[0])
+}
+
+func text(_ root: Descriptor, _ path: String) throws -> String {
+  let file = try Files.open(inRoot: root.number, path, O_RDONLY)
+  return String(decoding: try Files.readAll(file.number), as: UTF8.self)
+}
+
+func status(_ path: String) -> stat? {
+  var status = stat()
+  return lstat(path, &status) == 0 ? status : nil
+}
+
+func waitUntil(_ condition: @Sendable () async throws -> Bool) async throws {
+  for _ in 0..<2000 {
+    if try await condition() { return }
+    usleep(5000)
+  }
+  Issue.record("it did not come true within 10 seconds")
+}
