@@ -123,6 +123,6 @@ public final class ArchiveReader {
   private func error() -> EngineError {
     if let failure { return failure }
     let reason = archive_error_string(archive).map { String(cString: $0) } ?? "it does not read"
-    return EngineError(.invalidArgument, "\(subject) is not a whole tar archive: \(reason)")
+    return EngineError(.invalidArgument, "\(subject) is damaged, cut short, or not an archive: \(reason)")
   }
 }

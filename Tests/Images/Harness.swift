@@ -116,3 +116,100 @@ func waitUntil(_ condition: @Sendable () async throws -> Bool) async throws {
   }
   Issue.record("it did not come true within 10 seconds")
 }
+
+/// The record store, in memory: what was written is seen by the next harness on the same store.
+final class FakeRecords: Sendable {
+  let records = Mutex<[String: [String: String]]>([:])
+  let failure = Mutex<EngineError?>(nil)
+
+  func register(_ bus: Bus) throws {
+    let registrar = Registrar(bus: bus, manifest: PluginManifest(name: "fake-records", role: "records"))
+    try registrar.answer(RecordWrite.self) { request, _ throws(EngineError) in
+      if let error = self.failure.withLock({ $0 }) { throw error }
+      self.records.withLock { records in
+        for record in request.put { records[record.kind, default: [:]][record.key] = record.value }
+        for key in request.delete { records[key.kind]?[key.key] = nil }
+      }
+      return Done()
+    }
+    try registrar.answer(RecordRead.self) { request, _ throws(EngineError) in
+      self.records.withLock { $0[request.kind] ?? [:] }.sorted { $0.key < $1.key }
+        .map { Record(kind: request.kind, key: $0.key, value: $0.value) }
+    }
+  }
+}
+
+/// A harness with the images plugin too, and containers as the test says.
+struct ImagesHarness {
+  let base: Harness
+  let plugin: ImagesPlugin
+  let records: FakeRecords
+  let users: UserList
+
+  final class UserList: Sendable {
+    let users = Mutex<[ContainerUsers.User]>([])
+  }
+
+  init(root: String? = nil, records: FakeRecords = FakeRecords(), configuration: [String: String] = [:]) async throws {
+    base = try await Harness(root: root)
+    self.records = records
+    try records.register(base.bus)
+    let users = UserList()
+    self.users = users
+    try Registrar(bus: base.bus, manifest: PluginManifest(name: "fake-containers", role: "container"))
+      .answer(ContainerUsers.self) { _, _ throws(EngineError) in users.users.withLock { $0 } }
+    plugin = try ImagesPlugin(
+      host: PluginHost(
+        manifest: ImagesPlugin.manifest, bus: base.bus, instance: Harness.instance(base.root), journal: base.journal,
+        configuration: configuration))
+    try plugin.register(Registrar(bus: base.bus, manifest: ImagesPlugin.manifest))
+    try await plugin.start()
+  }
+
+  var bus: Bus { base.bus }
+
+  func importing(
+    _ archive: Descriptor, _ reference: String? = nil, changes: [String] = []
+  ) async throws(EngineError) -> Digest {
+    try await Call(bus: bus).stream(
+      ImageImport(archive: archive, reference: reference, changes: changes, comment: nil)
+    ) { _ throws(EngineError) in }
+  }
+
+  func loading(_ archive: Descriptor) async throws(EngineError) -> [String] {
+    try await Call(bus: bus).stream(ImageLoad(archive: archive)) { _ throws(EngineError) in }
+  }
+
+  func resolve(_ text: String) async throws -> ImageDescription {
+    try await bus.request(ImageResolve(reference: text))
+  }
+
+  /// What is on disk beyond images that are recorded: must be empty after any failure.
+  var leftovers: [String] {
+    let kept = Set(records.records.withLock { $0["image"]?.keys.map { $0 } ?? [] })
+    let blobs = base.names("\(base.root)/images/blobs/sha256").filter { !kept.contains($0) }
+    let temporary = base.names("\(base.root)/images/tmp")
+    let layers = kept.isEmpty ? base.names(base.layerDirectory) : []
+    let half = base.names(base.layerDirectory).filter { $0.hasPrefix("tmp-") }
+    return blobs + temporary + layers + half
+  }
+}
+
+/// Runs a shell command of the test's own and fails the test when that fails.
+@discardableResult
+func shell(_ command: String) throws -> String {
+  guard let stream = popen("{ \(command) ; } 2>&1", "re") else {
+    throw SystemCallError(call: "popen", subject: command, number: errno)
+  }
+  var output: [UInt8] = []
+  var buffer = [UInt8](repeating: 0, count: 4096)
+  while true {
+    let count = fread(&buffer, 1, buffer.count, stream)
+    if count == 0 { break }
+    output += buffer[..<count]
+  }
+  let text = String(decoding: output, as: UTF8.self)
+  let result = pclose(stream)
+  try #require(result == 0, "\(command): \(text)")
+  return text
+}

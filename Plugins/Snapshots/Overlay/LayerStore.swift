@@ -131,7 +131,7 @@ final class LayerStore: Sendable {
     if let differenceID = request.differenceID {
       try Self.compare(digest, with: differenceID)
     } else if !endsInZeros {
-      throw EngineError(.invalidArgument, "the layer is not a whole tar archive: it is cut short")
+      throw EngineError(.invalidArgument, "the layer is cut short: it has no end-of-archive marker")
     }
     let chain = try Self.chainID(parent: request.parent, differenceID: digest)
     var status = stat()
