@@ -52,7 +52,7 @@ let plugins: [Target] = [
   plugin("ImagesPlugin", "Images", ["ContentStreams", "CArchive", "CLinux", "Wire"]),
   plugin("SQLiteRecordsPlugin", "Records/SQLite", ["CSQLite"]),
   plugin("OverlaySnapshotsPlugin", "Snapshots/Overlay", ["ContentStreams", "CArchive", "CLinux"]),
-  plugin("NetworkCatalogPlugin", "Networks/Catalog"),
+  plugin("NetworkCatalogPlugin", "Networks/Catalog", ["Wire"]),
   plugin("BridgeNetworkPlugin", "Networks/Bridge", ["CNetlink", "CNftables"]),
   plugin("HostNetworkPlugin", "Networks/Host"),
   plugin("NoneNetworkPlugin", "Networks/None"),

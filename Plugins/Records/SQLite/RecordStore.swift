@@ -240,7 +240,8 @@ final class RecordStore: @unchecked Sendable {
 
   private func corrupt(_ detail: String) -> EngineError {
     EngineError(
-      .corrupt, "the record store \(path) is corrupt (\(detail)); restore it from a copy, or move it away to start empty")
+      .corrupt,
+      "the record store \(path) is corrupt (\(detail)); restore it from a copy, or move it away to start empty")
   }
 
   /// The error of the last call on the connection (https://www.sqlite.org/rescode.html).

@@ -1,0 +1,222 @@
+import Contracts
+import Kernel
+import LinuxSystem
+import Wire
+
+/// Taking containers on and off their networks.
+///
+/// The journal has one entry `attachment` a container, begun before any driver is asked, and one `endpoints` with what
+/// the drivers gave, so that a later engine knows who is on which network.
+extension NetworkCatalogPlugin {
+  /// One network of an attachment that is being made.
+  private struct Place {
+    var definition: NetworkDefinition
+    var request: EndpointRequest
+  }
+
+  func attach(_ request: NetworkAttach, _ call: Call) async throws(EngineError) -> NetworkAttach.Reply {
+    let container = request.container
+    if state.withLock({ $0.attachments[container] != nil }) { try await detach(container, call) }
+    let (drivers, failed) = try reserve(request)
+    do throws(EngineError) {
+      for definition in failed { try await self.ensure(definition, call) }
+      let places = try places(request)
+      let begun = try host.journal.begin(
+        plugin: Self.manifest.name, container: container.text,
+        [(kind: "attachment", object: drivers.joined(separator: " "))])
+      state.withLock { $0.attachments[container]?.journal = begun }
+      FaultPoint.reach("networks.attach.begun")
+      let isHost = drivers == ["host"]
+      let namespace = isHost ? nil : try namespaces.take()
+      FaultPoint.reach("networks.attach.namespace")
+      var reply = NetworkAttach.Reply(namespace: namespace, endpoints: [], ports: [], reservations: [])
+      for (driver, attachments) in Self.grouped(places, drivers) {
+        let hasPorts = attachments.contains(where: \.isDefaultRoute) || drivers.count == 1
+        let ports = hasPorts && driver != "host" && driver != "none" ? request.ports : []
+        let message = NetworkDriverAttach(
+          container: container, namespace: namespace, attachments: attachments, ports: ports)
+        let part = try await call.request(message, driver: driver)
+        FaultPoint.reach("networks.attach.connected")
+        reply.endpoints += part.endpoints
+        reply.ports += part.ports
+        reply.reservations += part.reservations
+      }
+      let order = places.map(\.definition.id)
+      reply.endpoints.sort { left, right in
+        (order.firstIndex(of: left.networkID) ?? 0) < (order.firstIndex(of: right.networkID) ?? 0)
+      }
+      let entries = try host.journal.begin(
+        plugin: Self.manifest.name, container: container.text,
+        [(kind: "endpoints", object: try Self.text(reply.endpoints))])
+      state.withLock { state in
+        state.attachments[container]?.endpoints = reply.endpoints
+        state.attachments[container]?.journal += entries
+      }
+      FaultPoint.reach("networks.attach.recorded")
+      await call.lease.hold("the networks of \(container.short)") { [self] in await takeBack(container) }
+      return reply
+    } catch {
+      await takeBack(container)
+      throw error
+    }
+  }
+
+  private func takeBack(_ container: ObjectID) async {
+    do {
+      try await detach(container, Call(bus: host.bus))
+    } catch {
+      host.log.error("the container \(container.short) cannot be taken off its networks: \(error)")
+    }
+  }
+
+  /// Takes a container off everything it is on, also off what was half done.
+  func detach(_ container: ObjectID, _ call: Call) async throws(EngineError) {
+    guard let attachment = state.withLock({ $0.attachments[container] }) else { return }
+    // Without an entry in the journal no driver has been asked.
+    if !attachment.journal.isEmpty {
+      for driver in attachment.drivers.reversed() {
+        _ = try await call.request(NetworkDriverDetach(container: container), driver: driver)
+        FaultPoint.reach("networks.detach.disconnected")
+      }
+      try host.journal.end(attachment.journal)
+    }
+    state.withLock { _ = $0.attachments.removeValue(forKey: container) }
+  }
+
+  /// Checks the request and marks its networks as used, so that none is removed meanwhile.
+  ///
+  /// - Returns: the drivers in the order of the networks, and the networks that could not be made at start-up.
+  private func reserve(_ request: NetworkAttach) throws(EngineError) -> ([String], [NetworkDefinition]) {
+    try state.withLock { (state) throws(EngineError) in
+      let places = try Self.resolve(request, state)
+      var drivers: [String] = []
+      for place in places where !drivers.contains(place.definition.driver) { drivers.append(place.definition.driver) }
+      let networks = places.map(\.definition.id)
+      state.attachments[request.container] = ContainerAttachment(
+        drivers: drivers, networks: networks, endpoints: [], journal: [])
+      return (drivers, state.failed.isEmpty ? [] : places.map(\.definition).filter { state.failed.contains($0.id) })
+    }
+  }
+
+  private func places(_ request: NetworkAttach) throws(EngineError) -> [Place] {
+    try state.withLock { (state) throws(EngineError) in try Self.resolve(request, state) }
+  }
+
+  private static func resolve(_ request: NetworkAttach, _ state: CatalogState) throws(EngineError) -> [Place] {
+    let endpoints = request.endpoints.isEmpty ? [EndpointRequest(network: "bridge")] : request.endpoints
+    var places: [Place] = []
+    for endpoint in endpoints {
+      let definition = try state.find(endpoint.network)
+      if state.removing.contains(definition.id) {
+        throw EngineError(.notFound, "network \(endpoint.network) not found")
+      }
+      if places.contains(where: { $0.definition.id == definition.id }) {
+        throw EngineError(.invalidArgument, "network \(definition.name) is named more than once for the container")
+      }
+      try validate(endpoint, on: definition)
+      places.append(Place(definition: definition, request: endpoint))
+    }
+    if places.count > 1 {
+      if places.contains(where: { $0.definition.driver == "host" }) {
+        throw EngineError(
+          .invalidArgument,
+          "container sharing network namespace with another container or host cannot be connected to any other network")
+      }
+      if places.contains(where: { $0.definition.driver == "none" }) {
+        throw EngineError(
+          .invalidArgument,
+          "container cannot be connected to multiple networks with one of the networks in private (none) mode")
+      }
+    }
+    return places
+  }
+
+  private static func validate(
+    _ endpoint: EndpointRequest, on definition: NetworkDefinition
+  ) throws(EngineError) {
+    let isPredefined = CatalogState.predefined.contains(definition.name)
+    if !endpoint.aliases.isEmpty && isPredefined {
+      throw EngineError(
+        .invalidArgument, "network-scoped alias is supported only for containers in user defined networks")
+    }
+    guard let text = endpoint.address else { return }
+    if isPredefined {
+      throw EngineError(
+        .invalidArgument, "user specified IP address is supported on user defined networks only")
+    }
+    guard let address = Address(text) else {
+      throw EngineError(.invalidArgument, "invalid IP address: \(text)")
+    }
+    let subnets = definition.pools.compactMap { Subnet($0.subnet) }
+    if subnets.isEmpty {
+      throw EngineError(
+        .invalidArgument,
+        "user specified IP address is supported only when connecting to networks with user configured subnets")
+    }
+    if !subnets.contains(where: { $0.contains(address) }) {
+      throw EngineError(
+        .invalidArgument,
+        "no configured subnet contains IP address \(text): \(definition.name) has "
+          + subnets.map(\.description).joined(separator: ", "))
+    }
+  }
+
+  /// What each driver is asked for: interfaces are numbered over all networks in their order, and the default route goes
+  /// through the first one that has a gateway and is not internal.
+  private static func grouped(
+    _ places: [Place], _ drivers: [String]
+  ) -> [(String, [NetworkDriverAttach.Attachment])] {
+    let route = places.firstIndex { place in
+      !place.definition.isInternal && place.definition.pools.contains { $0.gateway != nil }
+    }
+    var attachments: [NetworkDriverAttach.Attachment] = []
+    for (index, place) in places.enumerated() {
+      let makesInterface = place.definition.driver != "host" && place.definition.driver != "none"
+      attachments.append(
+        NetworkDriverAttach.Attachment(
+          definition: place.definition, request: place.request, interface: makesInterface ? "eth\(index)" : "",
+          isDefaultRoute: index == route))
+    }
+    return drivers.map { driver in (driver, attachments.filter { $0.definition.driver == driver }) }
+  }
+
+  // MARK: After a crash
+
+  /// Reads from the journal who is attached to what.
+  func adoptAttachments() throws(EngineError) {
+    for entry in host.journal.entries(plugin: Self.manifest.name) {
+      guard let container = ObjectID(entry.container) else { continue }
+      switch entry.kind {
+      case "attachment":
+        let drivers = entry.object.split(separator: " ").map(String.init)
+        state.withLock { state in
+          state.attachments[container] = ContainerAttachment(
+            drivers: drivers, networks: [], endpoints: [], journal: [entry.number])
+        }
+      case "endpoints":
+        let endpoints = try JSON.decode([Endpoint].self, Array(entry.object.utf8))
+        state.withLock { state in
+          state.attachments[container]?.endpoints = endpoints
+          state.attachments[container]?.networks = endpoints.map(\.networkID)
+          state.attachments[container]?.journal.append(entry.number)
+        }
+      default: break
+      }
+    }
+  }
+
+  /// Containers that are on a network and do not run; repairing takes them off.
+  func check(_ request: PluginCheck, _ call: Call) async throws(EngineError) -> [SystemDifference] {
+    let running = Set(request.running)
+    let attachments = state.withLock { $0.attachments.filter { !running.contains($0.key) } }
+    var differences: [SystemDifference] = []
+    for (container, attachment) in attachments.sorted(by: { $0.key < $1.key }) {
+      differences.append(
+        SystemDifference(
+          kind: .leftover, plugin: Self.manifest.name,
+          object: "attachment of \(container.short) to \(attachment.drivers.joined(separator: ", "))"))
+      if request.repair { try await detach(container, call) }
+    }
+    return differences
+  }
+}

@@ -1,0 +1,50 @@
+import Contracts
+
+/// A container's place on its networks.
+struct ContainerAttachment {
+  /// The drivers that were asked, or are about to be.
+  var drivers: [String]
+  var networks: [ObjectID]
+  var endpoints: [Endpoint]
+  /// Its open entries in the journal.
+  var journal: [UInt64]
+}
+
+/// What the catalog knows, in memory.
+struct CatalogState {
+  /// Networks that always exist; each has the driver of its own name.
+  static let predefined = ["bridge", "host", "none"]
+
+  var definitions: [ObjectID: NetworkDefinition] = [:]
+  /// Names of networks that are being made.
+  var creating: Set<String> = []
+  /// Networks that are being removed: nobody may attach to them any more.
+  var removing: Set<ObjectID> = []
+  /// Networks that their driver could not make when the engine started.
+  var failed: Set<ObjectID> = []
+  var attachments: [ObjectID: ContainerAttachment] = [:]
+
+  /// A network by its name, its ID, or a prefix of the ID that no other network has.
+  ///
+  /// - Throws: `notFound` with `network x not found`, `invalidArgument` for an ambiguous prefix.
+  func find(_ text: String) throws(EngineError) -> NetworkDefinition {
+    let name = text == "default" ? "bridge" : text
+    if let named = definitions.values.first(where: { $0.name == name }) { return named }
+    if let id = ObjectID(text), let exact = definitions[id] { return exact }
+    let matches = text.isEmpty ? [] : definitions.values.filter { $0.id.text.hasPrefix(text) }
+    if matches.count > 1 {
+      throw EngineError(
+        .invalidArgument, "network \(text) is ambiguous (\(matches.count) matches found on ID prefix)")
+    }
+    guard let match = matches.first else { throw EngineError(.notFound, "network \(text) not found") }
+    return match
+  }
+
+  func endpoints(on network: ObjectID) -> [ObjectID: Endpoint] {
+    attachments.compactMapValues { attachment in attachment.endpoints.first { $0.networkID == network } }
+  }
+
+  func containers(on network: ObjectID) -> [ObjectID] {
+    attachments.filter { $0.value.networks.contains(network) }.keys.sorted()
+  }
+}

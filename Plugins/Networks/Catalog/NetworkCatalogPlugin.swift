@@ -1,0 +1,151 @@
+import Contracts
+import Kernel
+import LinuxSystem
+import Synchronization
+import Wire
+
+/// Knows every network, which driver has it, and which container is on it; the drivers do the work.
+public final class NetworkCatalogPlugin: Plugin {
+  public static let manifest = PluginManifest(
+    name: "networks", role: "network-catalog", dependencies: ["records", "network"])
+
+  /// The kind of this plugin's records.
+  static let recordKind = "network"
+
+  let host: PluginHost
+  let namespaces: NamespacePool
+  let state = Mutex(CatalogState())
+
+  public init(host: PluginHost) throws(EngineError) {
+    self.host = host
+    let pool = host.configuration["pool"] ?? "2"
+    guard let capacity = Int(pool), (0...64).contains(capacity) else {
+      throw EngineError(.invalidArgument, "networks: pool = \"\(pool)\" is not a number from 0 to 64")
+    }
+    namespaces = try NamespacePool(bus: host.bus, capacity: capacity)
+  }
+
+  public func register(_ registrar: Registrar) throws(EngineError) {
+    try registrar.answer(NetworkCreate.self) { (request, call) async throws(EngineError) in
+      try await self.create(request, call)
+    }
+    try registrar.answer(NetworkList.self) { (_, _) async throws(EngineError) in
+      self.state.withLock { $0.definitions.values.sorted { $0.name < $1.name } }
+    }
+    try registrar.answer(NetworkInspect.self) { (request, _) async throws(EngineError) in
+      try self.state.withLock { (state) throws(EngineError) in
+        let definition = try state.find(request.network)
+        return NetworkInspection(definition: definition, endpoints: state.endpoints(on: definition.id))
+      }
+    }
+    try registrar.answer(NetworkRemove.self) { (request, call) async throws(EngineError) in
+      try await self.remove(request.network, call)
+    }
+    try registrar.answer(NetworkAttach.self) { (request, call) async throws(EngineError) in
+      try await self.attach(request, call)
+    }
+    try registrar.answer(NetworkDetach.self) { (request, call) async throws(EngineError) in
+      try await self.detach(request.container, call)
+      return Done()
+    }
+    try registrar.answerAsPlugin(PluginCheck.self) { (request, call) async throws(EngineError) in
+      try await self.check(request, call)
+    }
+  }
+
+  public func start() async throws(EngineError) {
+    let call = Call(bus: host.bus)
+    try await load(call)
+    try await finishInterrupted(call)
+    try adoptAttachments()
+    let definitions = state.withLock { $0.definitions.values.sorted { $0.created < $1.created } }
+    for definition in definitions {
+      do throws(EngineError) {
+        try await ensure(definition, call)
+      } catch {
+        host.log.warning("the network \(definition.name) is not available: \(error)")
+      }
+    }
+  }
+
+  public func stop() async { namespaces.close() }
+
+  // MARK: Start
+
+  /// Reads the networks, and on the first start makes the records of the predefined ones.
+  private func load(_ call: Call) async throws(EngineError) {
+    for record in try await call.request(RecordRead(kind: Self.recordKind)) {
+      do {
+        let definition = try JSON.decode(NetworkDefinition.self, Array(record.value.utf8))
+        state.withLock { $0.definitions[definition.id] = definition }
+      } catch {
+        throw EngineError(.corrupt, "the record \(record.key) of kind network does not read", because: error)
+      }
+    }
+    let names = state.withLock { Set($0.definitions.values.map(\.name)) }
+    let missing = CatalogState.predefined.filter { !names.contains($0) }.map { name in
+      NetworkDefinition(id: .random(), name: name, driver: name, created: .now, isDefault: name == "bridge")
+    }
+    if missing.isEmpty { return }
+    try await write(missing, call)
+    state.withLock { state in for definition in missing { state.definitions[definition.id] = definition } }
+  }
+
+  /// Completes what a former engine was doing when it ended: a network whose creation was not recorded is taken back,
+  /// a removal is finished.
+  private func finishInterrupted(_ call: Call) async throws(EngineError) {
+    for entry in host.journal.entries(plugin: Self.manifest.name)
+    where entry.kind == "creation" || entry.kind == "removal" {
+      let definition = try JSON.decode(NetworkDefinition.self, Array(entry.object.utf8))
+      let isKnown = state.withLock { $0.definitions[definition.id] != nil }
+      if entry.kind == "removal" || !isKnown {
+        _ = try await call.request(NetworkDriverRemove(definition: definition), driver: definition.driver)
+        try await forget(definition, call)
+      }
+      try host.journal.end([entry.number])
+    }
+  }
+
+  /// Makes a network's kernel objects where they are not there yet.
+  ///
+  /// - Throws: why the driver cannot; until it can, attaching to the network says so.
+  func ensure(_ definition: NetworkDefinition, _ call: Call) async throws(EngineError) {
+    let complete: NetworkDefinition
+    do {
+      complete = try await call.request(NetworkDriverCreate(definition: definition), driver: definition.driver)
+    } catch {
+      state.withLock { _ = $0.failed.insert(definition.id) }
+      throw error
+    }
+    if complete != definition { try await write([complete], call) }
+    state.withLock { state in
+      state.failed.remove(definition.id)
+      state.definitions[definition.id] = complete
+    }
+  }
+
+  // MARK: Records
+
+  func write(_ definitions: [NetworkDefinition], _ call: Call) async throws(EngineError) {
+    var records: [Record] = []
+    for definition in definitions {
+      records.append(
+        Record(kind: Self.recordKind, key: definition.id.text, value: try Self.text(definition)))
+    }
+    _ = try await call.request(RecordWrite(put: records, durability: .power))
+  }
+
+  func forget(_ definition: NetworkDefinition, _ call: Call) async throws(EngineError) {
+    let key = RecordWrite.Key(kind: Self.recordKind, key: definition.id.text)
+    _ = try await call.request(RecordWrite(delete: [key], durability: .power))
+    state.withLock { state in
+      state.definitions[definition.id] = nil
+      state.failed.remove(definition.id)
+      state.removing.remove(definition.id)
+    }
+  }
+
+  static func text<Value: Encodable>(_ value: Value) throws(EngineError) -> String {
+    String(decoding: try JSON.encode(value), as: UTF8.self)
+  }
+}

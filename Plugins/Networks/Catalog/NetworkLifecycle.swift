@@ -1,0 +1,131 @@
+import Contracts
+import Kernel
+import LinuxSystem
+
+/// Making and removing networks.
+extension NetworkCatalogPlugin {
+  func create(_ request: NetworkCreate, _ call: Call) async throws(EngineError) -> NetworkDefinition {
+    let name = request.networkName
+    let driver = request.driver ?? host.configuration["driver"] ?? "bridge"
+    try Self.validateName(name)
+    let drivers = host.bus.answered[NetworkDriverCreate.name] ?? []
+    guard drivers.contains(driver) else {
+      throw EngineError(
+        .notFound, "network driver \"\(driver)\" not found; there is: \(drivers.joined(separator: ", "))")
+    }
+    if driver == "host" || driver == "none" {
+      throw EngineError(.permissionDenied, "only one instance of \"\(driver)\" network is allowed")
+    }
+    let definition = NetworkDefinition(
+      id: .random(), name: name, driver: driver, created: .now, pools: request.pools, options: request.options,
+      labels: request.labels, isInternal: request.isInternal)
+    try state.withLock { (state) throws(EngineError) in
+      if state.creating.contains(name) || state.definitions.values.contains(where: { $0.name == name }) {
+        throw EngineError(.conflict, "network with name \(name) already exists")
+      }
+      try validate(request.pools, taken: state.definitions.values.flatMap(\.pools))
+      state.creating.insert(name)
+    }
+    defer { state.withLock { _ = $0.creating.remove(name) } }
+
+    let entries = try host.journal.begin(
+      plugin: Self.manifest.name, [(kind: "creation", object: try Self.text(definition))])
+    FaultPoint.reach("networks.create.begun")
+    let complete: NetworkDefinition
+    do {
+      complete = try await call.request(NetworkDriverCreate(definition: definition), driver: driver)
+    } catch {
+      try host.journal.end(entries)
+      throw error
+    }
+    FaultPoint.reach("networks.create.made")
+    do throws(EngineError) {
+      try state.withLock { (state) throws(EngineError) in
+        // Two networks that were made at the same time can have asked for overlapping pools.
+        try validate(complete.pools, taken: state.definitions.values.flatMap(\.pools))
+        state.definitions[complete.id] = complete
+      }
+      try await write([complete], call)
+    } catch {
+      state.withLock { _ = $0.definitions.removeValue(forKey: complete.id) }
+      // Where even that fails the entry in the journal stays, and the next start tries again.
+      _ = try await call.request(NetworkDriverRemove(definition: complete), driver: driver)
+      try host.journal.end(entries)
+      throw error
+    }
+    FaultPoint.reach("networks.create.recorded")
+    try host.journal.end(entries)
+    return complete
+  }
+
+  /// - Throws: `inUse` that names the running containers on it.
+  func remove(_ text: String, _ call: Call) async throws(EngineError) -> ObjectID {
+    let definition = try state.withLock { (state) throws(EngineError) in
+      let definition = try state.find(text)
+      if CatalogState.predefined.contains(definition.name) {
+        throw EngineError(
+          .permissionDenied, "\(definition.name) is a pre-defined network and cannot be removed")
+      }
+      guard state.removing.insert(definition.id).inserted else {
+        throw EngineError(.conflict, "network \(definition.name) is being removed already")
+      }
+      return definition
+    }
+    do throws(EngineError) {
+      try await refuseWhileInUse(definition, call)
+      let entries = try host.journal.begin(
+        plugin: Self.manifest.name, [(kind: "removal", object: try Self.text(definition))])
+      FaultPoint.reach("networks.remove.begun")
+      do throws(EngineError) {
+        _ = try await call.request(NetworkDriverRemove(definition: definition), driver: definition.driver)
+        FaultPoint.reach("networks.remove.removed")
+        try await forget(definition, call)
+      } catch {
+        try host.journal.end(entries)
+        throw error
+      }
+      FaultPoint.reach("networks.remove.forgotten")
+      try host.journal.end(entries)
+    } catch {
+      state.withLock { _ = $0.removing.remove(definition.id) }
+      throw error
+    }
+    return definition.id
+  }
+
+  private func refuseWhileInUse(_ definition: NetworkDefinition, _ call: Call) async throws(EngineError) {
+    var names: [ObjectID: String] = [:]
+    var users = Set(state.withLock { $0.containers(on: definition.id) })
+    do {
+      for user in try await call.request(ContainerUsers(resource: .network(definition.id))) {
+        names[user.id] = user.containerName
+        if user.isRunning { users.insert(user.id) }
+      }
+    } catch  where error.code == .unknownMessage {
+      // An engine without containers: the attachments are all there is to know.
+    }
+    if users.isEmpty { return }
+    let list = users.sorted().map { id in "name:\"\(names[id] ?? id.short)\" id:\"\(id.short)\"" }
+    throw EngineError(
+      .inUse,
+      "error while removing network: network \(definition.name) has active endpoints "
+        + "(\(list.joined(separator: ", ")))")
+  }
+
+  static func validateName(_ name: String) throws(EngineError) {
+    if CatalogState.predefined.contains(name) || name == "default" || name == "container" {
+      throw EngineError(.permissionDenied, "operation is not permitted on predefined \(name) network")
+    }
+    func isAlphanumeric(_ byte: UInt8) -> Bool {
+      (48...57).contains(byte) || (65...90).contains(byte) || (97...122).contains(byte)
+    }
+    let bytes = Array(name.utf8)
+    guard let first = bytes.first, isAlphanumeric(first), bytes.count <= 255,
+      bytes.allSatisfy({ isAlphanumeric($0) || $0 == 95 || $0 == 46 || $0 == 45 })
+    else {
+      throw EngineError(
+        .invalidArgument,
+        "\(name) includes invalid characters for a network name, only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+    }
+  }
+}

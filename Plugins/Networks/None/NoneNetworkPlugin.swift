@@ -1,0 +1,24 @@
+import Contracts
+import Kernel
+
+/// The network of containers that have nothing but the loopback interface, which their namespace comes with.
+public final class NoneNetworkPlugin: Plugin {
+  public static let manifest = PluginManifest(name: "network-none", role: "network", driver: "none")
+
+  public init(host: PluginHost) throws(EngineError) {}
+
+  public func register(_ registrar: Registrar) throws(EngineError) {
+    try registrar.answerAsDriver(NetworkDriverCreate.self) { (request, _) async throws(EngineError) in
+      request.definition
+    }
+    try registrar.answerAsDriver(NetworkDriverRemove.self) { (_, _) async throws(EngineError) in Done() }
+    try registrar.answerAsDriver(NetworkDriverAttach.self) { (request, _) async throws(EngineError) in
+      let endpoints = request.attachments.map { attachment in
+        Endpoint(
+          id: .random(), networkID: attachment.definition.id, networkName: attachment.definition.name, driver: "none")
+      }
+      return NetworkDriverAttach.Reply(endpoints: endpoints, ports: [], reservations: [])
+    }
+    try registrar.answerAsDriver(NetworkDriverDetach.self) { (_, _) async throws(EngineError) in Done() }
+  }
+}
