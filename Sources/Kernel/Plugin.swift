@@ -79,6 +79,13 @@ public struct Registrar: Sendable {
     try bus.register(type, driver: manifest.name, owner: manifest.name, body)
   }
 
+  /// Answers a streaming message that is routed by the name of this plugin's driver.
+  public func streamAsDriver<R: StreamRequest>(
+    _ type: R.Type, _ body: @escaping StreamHandler<R>
+  ) throws(EngineError) {
+    try bus.register(type, driver: manifest.driver, owner: manifest.name, body)
+  }
+
   public func stream<R: StreamRequest>(_ type: R.Type, _ body: @escaping StreamHandler<R>) throws(EngineError) {
     try bus.register(type, driver: "", owner: manifest.name, body)
   }
