@@ -48,7 +48,7 @@ func plugin(_ name: String, _ folder: String, _ libraries: [Target.Dependency] =
 }
 
 let plugins: [Target] = [
-  plugin("ContainersPlugin", "Containers"),
+  plugin("ContainersPlugin", "Containers", ["Wire", "CLinux"]),
   plugin("ImagesPlugin", "Images", ["ContentStreams", "CArchive", "CLinux", "Wire"]),
   plugin("SQLiteRecordsPlugin", "Records/SQLite", ["CSQLite"]),
   plugin("OverlaySnapshotsPlugin", "Snapshots/Overlay", ["ContentStreams", "CArchive", "CLinux"]),
@@ -99,7 +99,9 @@ let testTargets: [Target] = [
       "LinuxSystem",
     ]),
   tests("CgroupsTests", "Resources", ["CgroupsPlugin", "Kernel", "Contracts", "LinuxSystem"]),
-  tests("ContainersTests", "Containers", ["ContainersPlugin", "SQLiteRecordsPlugin", "Kernel", "Contracts"]),
+  tests(
+    "ContainersTests", "Containers",
+    ["ContainersPlugin", "SQLiteRecordsPlugin", "Kernel", "Contracts", "Wire", "LinuxSystem"]),
   tests("EndToEndTests", "EndToEnd", ["Contracts", "LinuxSystem"]),
 ]
 

@@ -1,0 +1,162 @@
+import Contracts
+import Kernel
+import LinuxSystem
+
+extension Lifecycle {
+  func create(_ request: ContainerCreate, _ call: Call) async throws(EngineError) -> ContainerCreate.Reply {
+    try await leased("container", call) { (call) async throws(EngineError) in
+      let (entry, warnings) = try await make(request.containerName, request.configuration, isRun: false, call)
+      try call.lease.commit()
+      return ContainerCreate.Reply(id: entry.id, warnings: warnings)
+    }
+  }
+
+  /// Makes a container's record and what it names (log, volumes); nothing is mounted yet.
+  ///
+  /// - Parameter isRun: it is started next: its shim is started while the rest is prepared. The entry's lock is held
+  ///   when this returns, and given back by the caller once the lease is committed.
+  func make(
+    _ name: String?, _ configuration: ContainerConfiguration, isRun: Bool, _ call: Call
+  ) async throws(EngineError) -> (entry: ContainerEntry, warnings: [String]) {
+    let image = try await call.request(ImageResolve(reference: configuration.image))
+    var configuration = configuration
+    try concretize(&configuration)
+    let merged = try Merge.merge(
+      configuration, image: image.configuration.config ?? .init(), inherited: try inheritedMounts(configuration))
+    let id = ObjectID.random()
+    complete(&configuration, id: id, ports: merged.ports)
+    let name =
+      try name.map { (name) throws(EngineError) in try Names.validate(name) } ?? Names.invent(isFree: table.isFree)
+    var record = ContainerRecord(
+      id: id, name: name, created: .now, configuration: configuration, imageID: image.id, layers: image.layers,
+      path: merged.arguments[0], arguments: Array(merged.arguments.dropFirst()), environment: merged.environment,
+      workingDirectory: merged.workingDirectory, user: merged.user, exposedPorts: merged.exposedPorts,
+      stopSignal: merged.stopSignal, imageLabels: merged.imageLabels, mounts: merged.mounts, mountPoints: [],
+      log: LogOpen.Reply(path: "", maximumSize: 0, maximumFiles: 0))
+    let entry = ContainerEntry(record)
+    entry.update { $0.isActive = isRun }
+    if isRun {
+      try await entry.lock.acquire()
+      // Given back last, so that nobody meets a container that is half gone.
+      await call.lease.hold("lock") { entry.lock.release() }
+    }
+    try table.insert(entry, name: name)
+    await call.lease.hold("name \(name)") { [table] in table.remove(id) }
+
+    // A shim that was started without a record is nobody's, and the runtime's check ends it.
+    async let prepared = attempt { () async throws(EngineError) -> Done in
+      isRun ? try await call.request(RuntimePrepare(container: id)) : Done()
+    }
+    let stored = await attempt { [record] () async throws(EngineError) -> ContainerRecord in
+      var record = record
+      try await prepareStorage(&record, call)
+      try await Storage.create(record, isRun: isRun, call)
+      let durability: Durability = record.configuration.removesItself ? .process : .power
+      await hold("record of container \(name)", call) { (call) async throws(EngineError) in
+        try await Storage.delete(id, durability: durability, call)
+      }
+      return record
+    }
+    _ = try await prepared.get()
+    record = try stored.get()
+    entry.update { [record] in $0.record = record }
+    if isRun { FaultPoint.reach("containers.run.recorded") } else { FaultPoint.reach("containers.create.recorded") }
+    return (entry, merged.warnings)
+  }
+
+  /// Asks where the log goes and what the volumes are, and makes those that do not exist.
+  private func prepareStorage(_ record: inout ContainerRecord, _ call: Call) async throws(EngineError) {
+    let id = record.id
+    if record.configuration.logDriver != "none" {
+      let log = try await call.request(
+        LogOpen(container: id, options: record.configuration.logOptions), driver: logDriver(record.configuration))
+      await hold("log of container \(record.name)", call) { [self, record] (call) async throws(EngineError) in
+        try await removeLog(record, call)
+      }
+      record.logPath = log.path
+      record.logMaximumSize = log.maximumSize
+      record.logMaximumFiles = log.maximumFiles
+      FaultPoint.reach("containers.create.logged")
+    }
+    if record.mounts.isEmpty { return }
+    let points = try await call.request(VolumePrepare(container: id, mounts: record.mounts))
+    guard points.count == record.mounts.count else {
+      throw EngineError(
+        .internalFailure, "the volume catalog told of \(points.count) mounts where \(record.mounts.count) were asked")
+    }
+    record.mountPoints = points
+    await hold("volumes of container \(record.name)", call) { [record] (call) async throws(EngineError) in
+      for volume in record.anonymousVolumes {
+        _ = try await call.request(VolumeRemove(volume: volume, force: true))
+      }
+    }
+    FaultPoint.reach("containers.create.volumes")
+  }
+
+  /// The driver to route log messages to; the default answers when none is named.
+  func logDriver(_ configuration: ContainerConfiguration) -> String {
+    guard let driver = configuration.logDriver, driver != "json-file" else { return "" }
+    return driver
+  }
+
+  func removeLog(_ record: ContainerRecord, _ call: Call) async throws(EngineError) {
+    if record.configuration.logDriver == "none" { return }
+    _ = try await call.request(LogRemove(container: record.id), driver: logDriver(record.configuration))
+  }
+
+  /// Names of other containers become their IDs, which outlive a renaming.
+  private func concretize(_ configuration: inout ContainerConfiguration) throws(EngineError) {
+    if case .container(let other) = NetworkMode(configuration) {
+      configuration.networkMode = "container:\(try table.find(other).id)"
+      configuration.networks = []
+    }
+    for path in [\ContainerConfiguration.pidMode, \.ipcMode, \.utsMode, \.cgroupNamespaceMode] {
+      if case .container(let other) = configuration[keyPath: path] {
+        configuration[keyPath: path] = .container(try table.find(other).id.text)
+      }
+    }
+  }
+
+  /// Fills in what depends on the container's identity.
+  private func complete(_ configuration: inout ContainerConfiguration, id: ObjectID, ports: [PortBinding]) {
+    configuration.ports = ports
+    if !configuration.hostname.isEmpty { return }
+    let mode = NetworkMode(configuration)
+    if case .container(let other) = mode, let entry = try? table.find(other) {
+      configuration.hostname = entry.record.configuration.hostname
+    } else if mode == .host || configuration.utsMode == .host {
+      configuration.hostname = HostName.current
+    } else {
+      configuration.hostname = id.short
+    }
+  }
+
+  /// The mounts of `--volumes-from x[:ro|:rw]`.
+  private func inheritedMounts(_ configuration: ContainerConfiguration) throws(EngineError) -> [MountRequest] {
+    var mounts: [MountRequest] = []
+    for reference in configuration.volumesFrom {
+      let parts = reference.split(separator: ":", maxSplits: 1).map(String.init)
+      guard let container = parts.first, parts.count == 1 || ["ro", "rw", "z", "Z"].contains(parts[1]) else {
+        throw EngineError(.invalidArgument, "invalid specification for --volumes-from: \(reference)")
+      }
+      let record = try table.find(container).record
+      for (mount, point) in zip(record.mounts, record.mountPoints) where mount.kind != .tmpfs {
+        var mount = mount
+        if mount.kind == .volume { mount.source = point.volume }
+        if parts.count == 2, parts[1] == "ro" { mount.isReadOnly = true }
+        mount.createsSource = false
+        mounts.append(mount)
+      }
+    }
+    return mounts
+  }
+}
+
+extension ContainerRecord {
+  /// Volumes that were made for this container without a name: they go with it.
+  var anonymousVolumes: [String] {
+    zip(mounts, mountPoints).compactMap { mount, point in
+      mount.kind == .volume && mount.source.isEmpty && !point.volume.isEmpty ? point.volume : nil
+    }
+  }
+}

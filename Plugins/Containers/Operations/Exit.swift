@@ -1,0 +1,116 @@
+import Contracts
+import Kernel
+import LinuxSystem
+
+extension Lifecycle {
+  /// The runtime told that a container ended. What follows takes the container's lock, so it runs in a task of its
+  /// own: the runtime must not wait for it, because it is asked to remove the container in the course of it.
+  func exited(_ event: RuntimeExited) {
+    if let waiting = adopting.withLock({ $0[event.container] }) {
+      waiting.resolve(event.status)
+      return
+    }
+    guard let entry = table[event.container] else { return }
+    Task(executorPreference: bus.executor) { await self.settle(entry, event.status) }
+  }
+
+  /// Gives back what a container held while it ran; with `--rm` removes it. Does nothing for one that does not run.
+  func settle(_ entry: ContainerEntry, _ status: ExitStatus) async {
+    do throws(EngineError) {
+      try await entry.lock.acquire()
+    } catch {
+      log.error("the end of container \(entry.id) was not handled: \(error)")
+      return
+    }
+    defer { entry.lock.release() }
+    let state = entry.snapshot
+    guard state.record.state.status == .running else { return }
+    let call = ownCall
+    let record = state.record
+    var ended = record
+    ended.state.wasKilledForMemory = await wasKilledForMemory(record, status, call)
+    ended.state.status = .exited
+    ended.state.pid = 0
+    ended.state.shimPID = 0
+    ended.state.exitCode = status.code
+    ended.state.error = status.reason
+    ended.state.finished = status.finished
+    ended.endpoints = []
+    ended.publishedPorts = []
+    ended.cgroupPaths = [:]
+    entry.update { [ended] in
+      // Which signal it was told and by whom may have changed in between.
+      let wasStoppedByUser = $0.record.state.wasStoppedByUser
+      $0.record = ended
+      $0.record.state.wasStoppedByUser = wasStoppedByUser
+      $0.execs = [:]
+    }
+    FaultPoint.reach("containers.exit.recorded")
+    if record.configuration.removesItself {
+      do throws(EngineError) {
+        try await destroy(entry, removesVolumes: true, call)
+      } catch {
+        log.error("container \(entry.id) could not be removed after its end: \(error)")
+      }
+    } else {
+      for error in await giveBack(record, call) {
+        log.error("container \(entry.id) left something behind: \(error)")
+      }
+      FaultPoint.reach("containers.exit.cleaned")
+      do throws(EngineError) {
+        try await Storage.write(StoredState(.stopped, entry.record), entry.id, call)
+      } catch {
+        log.error("the end of container \(entry.id) could not be stored: \(error)")
+      }
+    }
+    let session = entry.update { state -> Session? in
+      state.isActive = false
+      defer { state.session = nil }
+      return state.session
+    }
+    session?.settled.resolve(status)
+    session?.attachment.resolve(.ended(status))
+  }
+
+  /// Asked before the cgroup goes. Only a limit, or a death by KILL, can have been a lack of memory.
+  private func wasKilledForMemory(_ record: ContainerRecord, _ status: ExitStatus, _ call: Call) async -> Bool {
+    guard status.code == 137 || record.configuration.limits.memory > 0 else { return false }
+    do throws(EngineError) {
+      return try await call.request(ResourceRead(container: record.id)).oomKills > 0
+    } catch {
+      return false
+    }
+  }
+
+  /// Network, cgroup, process and mounts: what a container has only while it runs. Every step is tried.
+  func giveBack(_ record: ContainerRecord, _ call: Call) async -> [EngineError] {
+    let id = record.id
+    async let network = attempt { () async throws(EngineError) -> Done in
+      let done = try await call.request(NetworkDetach(container: id))
+      FaultPoint.reach("containers.exit.detached")
+      return done
+    }
+    var results = [
+      await attempt { () async throws(EngineError) -> Done in
+        let done = try await call.request(ResourceRemove(container: id))
+        FaultPoint.reach("containers.exit.cgroup")
+        return done
+      },
+      await attempt { () async throws(EngineError) -> Done in
+        let done = try await call.request(RuntimeRemove(container: id))
+        FaultPoint.reach("containers.exit.runtime")
+        return done
+      },
+    ]
+    if !record.mounts.isEmpty {
+      results.append(
+        await attempt { () async throws(EngineError) -> Done in
+          try await call.request(VolumeUnmount(container: id))
+        })
+    }
+    results.append(await network)
+    return results.compactMap { result in
+      if case .failure(let error) = result { error } else { nil }
+    }
+  }
+}

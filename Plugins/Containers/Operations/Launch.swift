@@ -1,0 +1,158 @@
+import Contracts
+import Kernel
+import LinuxSystem
+
+extension Lifecycle {
+  /// What one launch gathers before the runtime is asked.
+  private struct Local: Sendable {
+    var root: Descriptor
+    var mounts: [VolumeMount.Mounted]
+    var resources: ResourceCreate.Reply
+    var timings: [StepTiming]
+  }
+
+  /// Starts a container whose record is stored: everything that it needs is acquired on the lease of `call`, which is
+  /// committed here once the container runs and its state is stored. The entry's lock is held.
+  ///
+  /// - Parameter isRun: the container is new: undoing takes its writable layer too.
+  /// - Returns: warnings for people.
+  func launch(
+    _ entry: ContainerEntry, _ streams: StandardStreams, isRun: Bool, _ call: Call
+  ) async throws(EngineError) -> [String] {
+    let record = entry.record
+    let shared = try sharedNamespaces(record)
+    entry.update { $0.isActive = true }
+    await call.lease.hold("start of container \(record.name)") { entry.update { $0.isActive = false } }
+
+    let begun = StepClock.now
+    async let attachment = attempt { () async throws(EngineError) -> (NetworkAttach.Reply?, UInt64) in
+      (try await attach(record, call), StepClock.now - begun)
+    }
+    let prepared = await attempt { () async throws(EngineError) -> Local in
+      try await prepareLocal(record, isRun: isRun, call)
+    }
+    // Both branches have ended before either one's failure is undone.
+    let attached = await attachment
+    let local = try prepared.get()
+    let (network, attachTime) = try attached.get()
+
+    var clock = StepClock()
+    let endpoints = network?.endpoints ?? []
+    let started = try await call.request(
+      RuntimeStart(
+        container: entry.id,
+        specification: try SpecificationBuilder.build(record, endpoints: endpoints, shared: shared),
+        root: local.root, mounts: local.mounts, networkNamespace: network?.namespace,
+        cgroupEntries: local.resources.entries, unifiedCgroup: local.resources.unified,
+        portReservations: network?.reservations ?? [], streams: streams, logPath: record.logPath,
+        logMaximumSize: record.logMaximumSize, logMaximumFiles: record.logMaximumFiles))
+    await hold("process of container \(record.name)", call) { (call) async throws(EngineError) in
+      _ = try await call.request(RuntimeRemove(container: record.id))
+    }
+    clock.finish("start")
+    FaultPoint.reach("containers.run.started")
+
+    var running = record
+    running.endpoints = endpoints
+    running.publishedPorts = network?.ports ?? []
+    running.cgroupPaths = local.resources.paths
+    running.state = ContainerState()
+    running.state.status = .running
+    running.state.pid = started.pid
+    running.state.shimPID = started.shimPID
+    running.state.started = started.started
+    running.state.restartCount = record.state.restartCount
+    try await Storage.write(StoredState(.running, running), entry.id, call)
+    clock.finish("store")
+    FaultPoint.reach("containers.run.stored")
+    // The client may have gone: then this throws, and all of it is undone.
+    try call.lease.commit()
+    let steps = [StepTiming(step: "attach", nanoseconds: attachTime)] + local.timings + clock.steps
+    entry.update { [running] state in
+      state.record = running
+      state.session = Session()
+      state.timings = steps
+    }
+    return local.resources.warnings + started.warnings
+  }
+
+  private func attach(_ record: ContainerRecord, _ call: Call) async throws(EngineError) -> NetworkAttach.Reply? {
+    let endpoints = NetworkMode.endpoints(record.configuration)
+    if endpoints.isEmpty { return nil }
+    let reply = try await call.request(
+      NetworkAttach(container: record.id, endpoints: endpoints, ports: record.configuration.ports))
+    await hold("network of container \(record.name)", call) { (call) async throws(EngineError) in
+      _ = try await call.request(NetworkDetach(container: record.id))
+    }
+    FaultPoint.reach("containers.run.attached")
+    return reply
+  }
+
+  /// Root file system, volumes and cgroups: what does not need the network.
+  private func prepareLocal(_ record: ContainerRecord, isRun: Bool, _ call: Call) async throws(EngineError) -> Local {
+    let id = record.id
+    var clock = StepClock()
+    let root = try await call.request(
+      SnapshotMount(container: id, layers: record.layers, discardable: record.configuration.removesItself)
+    ).root
+    if isRun {
+      await hold("file system of container \(record.name)", call) { (call) async throws(EngineError) in
+        _ = try await call.request(SnapshotRemove(container: id))
+      }
+    }
+    clock.finish("snapshot")
+    FaultPoint.reach("containers.run.mounted")
+    var mounts: [VolumeMount.Mounted] = []
+    if !record.mounts.isEmpty {
+      mounts = try await call.request(
+        VolumeMount(container: id, mounts: record.mounts, points: record.mountPoints, root: root))
+      await hold("mounts of container \(record.name)", call) { (call) async throws(EngineError) in
+        _ = try await call.request(VolumeUnmount(container: id))
+      }
+      clock.finish("volumes")
+      FaultPoint.reach("containers.run.volumes")
+    }
+    let resources = try await call.request(ResourceCreate(container: id, limits: record.configuration.limits))
+    await hold("cgroups of container \(record.name)", call) { (call) async throws(EngineError) in
+      _ = try await call.request(ResourceRemove(container: id))
+    }
+    clock.finish("cgroup")
+    FaultPoint.reach("containers.run.cgroup")
+    return Local(root: root, mounts: mounts, resources: resources, timings: clock.steps)
+  }
+
+  /// Namespaces that the container shares with the host or with other containers, which must run.
+  private func sharedNamespaces(_ record: ContainerRecord) throws(EngineError) -> SpecificationBuilder.Shared {
+    typealias Source = RuntimeSpecification.NamespaceSource
+    let configuration = record.configuration
+    var shared = SpecificationBuilder.Shared()
+    func source(_ mode: ContainerConfiguration.NamespaceMode, _ what: String) throws(EngineError) -> Source? {
+      switch mode {
+      case .own: return nil
+      case .host: return .host
+      case .container(let other): return .process(try join(other, what).state.pid)
+      }
+    }
+    switch NetworkMode(configuration) {
+    case .host: shared.namespaces[.network] = .host
+    case .container(let other):
+      let record = try join(other, "network")
+      shared.namespaces[.network] = NetworkMode(record.configuration) == .host ? .host : .process(record.state.pid)
+      shared.network = record
+    case .attached, .none: break
+    }
+    shared.namespaces[.pid] = try source(configuration.pidMode, "PID namespace")
+    shared.namespaces[.ipc] = try source(configuration.ipcMode, "IPC")
+    shared.namespaces[.uts] = try source(configuration.utsMode, "UTS namespace")
+    shared.namespaces[.cgroup] = try source(configuration.cgroupNamespaceMode, "cgroup namespace")
+    return shared
+  }
+
+  private func join(_ other: String, _ what: String) throws(EngineError) -> ContainerRecord {
+    let entry = try table.find(other)
+    guard entry.isRunning else {
+      throw EngineError(.conflict, "cannot join \(what) of a non running container: \(entry.id)")
+    }
+    return entry.record
+  }
+}

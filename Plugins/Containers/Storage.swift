@@ -1,0 +1,113 @@
+import Contracts
+import Kernel
+import Wire
+
+/// What is written when a container is created, and never changed.
+struct StoredContainer: Codable, Sendable, Equatable {
+  var record: ContainerRecord
+  /// Made by `run`: until its state is stored too, the run has not succeeded and everything of it is undone.
+  var isRun: Bool
+}
+
+/// What changes in a container's life: a small record of its own, because the other one is long.
+struct StoredState: Codable, Sendable, Equatable {
+  enum Phase: String, Codable, Sendable {
+    /// Something of it may be on the host, but nobody was told yet that it runs.
+    case starting
+    case running
+    case stopped
+    /// It is being removed: this is to be completed.
+    case removing
+  }
+  var phase: Phase
+  var state: ContainerState
+  var endpoints: [Endpoint] = []
+  var publishedPorts: [PortBinding] = []
+  var cgroupPaths: [String: String] = [:]
+  /// With `removing`: the anonymous volumes go too.
+  var removesVolumes = false
+
+  init(_ phase: Phase, _ record: ContainerRecord) {
+    self.phase = phase
+    state = record.state
+    endpoints = record.endpoints
+    publishedPorts = record.publishedPorts
+    cgroupPaths = record.cgroupPaths
+  }
+
+  func apply(to record: inout ContainerRecord) {
+    record.state = state
+    record.endpoints = endpoints
+    record.publishedPorts = publishedPorts
+    record.cgroupPaths = cgroupPaths
+  }
+}
+
+/// Reads and writes the records of containers.
+enum Storage {
+  static let containers = "container"
+  static let states = "container-state"
+
+  static func create(_ record: ContainerRecord, isRun: Bool, _ call: Call) async throws(EngineError) {
+    let value = try encode(StoredContainer(record: record, isRun: isRun))
+    let durability: Durability = record.configuration.removesItself ? .process : .power
+    let put = [Record(kind: containers, key: record.id.text, value: value)]
+    _ = try await call.request(RecordWrite(put: put, durability: durability))
+  }
+
+  static func write(
+    _ state: StoredState, _ id: ObjectID, durability: Durability = .process, _ call: Call
+  ) async throws(EngineError) {
+    let put = [Record(kind: states, key: id.text, value: try encode(state))]
+    _ = try await call.request(RecordWrite(put: put, durability: durability))
+  }
+
+  static func delete(_ id: ObjectID, durability: Durability = .process, _ call: Call) async throws(EngineError) {
+    let keys = [RecordWrite.Key(kind: containers, key: id.text), RecordWrite.Key(kind: states, key: id.text)]
+    _ = try await call.request(RecordWrite(delete: keys, durability: durability))
+  }
+
+  struct Found: Sendable {
+    var stored: StoredContainer
+    var state: StoredState?
+  }
+
+  /// Every container, and a line for each record that does not read.
+  static func read(_ call: Call) async throws(EngineError) -> (found: [Found], corrupt: [String]) {
+    var corrupt: [String] = []
+    var states: [String: StoredState] = [:]
+    var unreadable: Set<String> = []
+    for record in try await call.request(RecordRead(kind: Self.states)) {
+      do throws(EngineError) {
+        states[record.key] = try JSON.decode(StoredState.self, record.value.utf8)
+      } catch {
+        unreadable.insert(record.key)
+        corrupt.append("the record \(record.kind)/\(record.key) is corrupt: \(error)")
+      }
+    }
+    var found: [Found] = []
+    for record in try await call.request(RecordRead(kind: containers)) {
+      do throws(EngineError) {
+        let stored = try JSON.decode(StoredContainer.self, record.value.utf8)
+        guard stored.record.id.text == record.key else {
+          throw EngineError(.corrupt, "it is that of the container \(stored.record.id)")
+        }
+        var state = states.removeValue(forKey: record.key)
+        // Whether it runs is not known: ask the runtime, as for one that ran.
+        if state == nil, unreadable.contains(record.key) { state = StoredState(.running, stored.record) }
+        found.append(Found(stored: stored, state: state))
+      } catch {
+        states[record.key] = nil
+        corrupt.append("the record \(record.kind)/\(record.key) is corrupt: \(error)")
+      }
+    }
+    for key in states.keys.sorted() {
+      corrupt.append("the record \(Self.states)/\(key) belongs to no container")
+    }
+    return (found, corrupt)
+  }
+
+  private static func encode(_ value: some Encodable) throws(EngineError) -> String {
+    String(decoding: try JSON.encode(value), as: UTF8.self)
+  }
+}

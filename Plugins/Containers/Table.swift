@@ -1,0 +1,117 @@
+import Contracts
+import Synchronization
+
+/// One run of a container, from its start until everything of it is cleaned up.
+final class Session: Sendable {
+  enum Outcome: Sendable, Equatable {
+    case ended(ExitStatus)
+    case detached
+  }
+  /// The container ended and what it held is given back; with `--rm`, everything of it is gone.
+  let settled: Signal<ExitStatus>
+  /// The client that is attached has nothing more to wait for.
+  let attachment = Signal<Outcome>()
+
+  init() { settled = Signal() }
+
+  /// The same run, for the clients that attach after one let go.
+  init(continuing session: Session) { settled = session.settled }
+}
+
+/// A container in memory: its record, what is being done to it, and who waits for it.
+final class ContainerEntry: Sendable {
+  struct State: Sendable {
+    var record: ContainerRecord
+    /// Something of it may be on the host: it is starting, running, or being cleaned up.
+    var isActive = false
+    /// It is being removed, so it no longer counts as a user of its image, volumes and networks.
+    var isBeingRemoved = false
+    var session: Session?
+    /// Monotonic nanoseconds of each step of the last start.
+    var timings: [StepTiming] = []
+    var execs: [ObjectID: Int32] = [:]
+  }
+
+  let id: ObjectID
+  let lock = OperationLock()
+  private let state: Mutex<State>
+
+  init(_ record: ContainerRecord) {
+    id = record.id
+    state = Mutex(State(record: record))
+  }
+
+  var record: ContainerRecord { state.withLock { $0.record } }
+  var snapshot: State { state.withLock { $0 } }
+  var isRunning: Bool { state.withLock { $0.record.state.status == .running } }
+  /// Without the rest of the record, which is long.
+  var pid: Int32 { state.withLock { $0.record.state.pid } }
+
+  @discardableResult
+  func update<Value: Sendable>(_ change: (inout State) -> Value) -> Value {
+    state.withLock { state in change(&state) }
+  }
+}
+
+/// Every container, by ID and by name. No lock is held across an await.
+final class ContainerTable: Sendable {
+  private struct State {
+    var byID: [ObjectID: ContainerEntry] = [:]
+    var byName: [String: ObjectID] = [:]
+  }
+
+  private let state = Mutex(State())
+
+  /// Adds a container under its name.
+  ///
+  /// - Throws: `conflict` in Docker's words when the name is taken.
+  func insert(_ entry: ContainerEntry, name: String) throws(EngineError) {
+    let holder = state.withLock { state -> ObjectID? in
+      if let holder = state.byName[name] { return holder }
+      state.byName[name] = entry.id
+      state.byID[entry.id] = entry
+      return nil
+    }
+    if let holder {
+      throw EngineError(
+        .conflict,
+        "Conflict. The container name \"/\(name)\" is already in use by container \"\(holder)\". You have to remove "
+          + "(or rename) that container to be able to reuse that name.")
+    }
+  }
+
+  func isFree(_ name: String) -> Bool { state.withLock { $0.byName[name] == nil } }
+
+  func remove(_ id: ObjectID) {
+    state.withLock { state in
+      guard let entry = state.byID.removeValue(forKey: id) else { return }
+      let name = entry.record.name
+      if state.byName[name] == id { state.byName[name] = nil }
+    }
+  }
+
+  subscript(id: ObjectID) -> ContainerEntry? { state.withLock { $0.byID[id] } }
+
+  var all: [ContainerEntry] { state.withLock { Array($0.byID.values) } }
+
+  /// Finds a container by its whole ID, its name (with or without a slash in front), or a unique prefix of its ID.
+  ///
+  /// - Throws: `notFound`, or `invalidArgument` for a prefix of several.
+  func find(_ reference: String) throws(EngineError) -> ContainerEntry {
+    let name = reference.hasPrefix("/") ? String(reference.dropFirst()) : reference
+    guard !name.isEmpty else { throw EngineError(.invalidArgument, "the container's name or ID is empty") }
+    let (found, isAmbiguous) = state.withLock { state -> (ContainerEntry?, Bool) in
+      if let id = ObjectID(name), let entry = state.byID[id] { return (entry, false) }
+      if let id = state.byName[name] { return (state.byID[id], false) }
+      var found: ContainerEntry?
+      for (id, entry) in state.byID where id.text.hasPrefix(name) {
+        if found != nil { return (nil, true) }
+        found = entry
+      }
+      return (found, false)
+    }
+    if let found { return found }
+    if isAmbiguous { throw EngineError(.invalidArgument, "multiple IDs found with provided prefix: \(name)") }
+    throw EngineError(.notFound, "No such container: \(reference)")
+  }
+}
