@@ -95,6 +95,15 @@ public struct Client: ~Copyable {
     return nil
   }
 
+  /// Takes in what has arrived, without waiting, for `receiveBuffered` to give out: for programs that poll.
+  ///
+  /// - Throws: `unavailable` when the engine went away.
+  public mutating func receiveAvailable() throws(EngineError) {
+    if case .endOfStream = try reader.receive(from: socket.number, flags: Int32(MSG_DONTWAIT)) {
+      throw EngineError(.unavailable, "the engine closed the connection; containers that run go on")
+    }
+  }
+
   /// Sends a request and waits for its reply.
   public mutating func request<R: Request>(
     _ request: R, driver: String = "", deadline: Int64? = nil
