@@ -1,1 +1,4 @@
-print("not yet")
+import EngineCLI
+import Glibc
+
+exit(EngineCLI.main(Array(CommandLine.arguments.dropFirst())))

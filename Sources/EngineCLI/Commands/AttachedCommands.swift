@@ -1,0 +1,129 @@
+import Contracts
+import Glibc
+import Wire
+
+/// `start` and `exec`: the commands beside `run` that may stand in the foreground.
+enum AttachedCommands {
+  static func start(_ invocation: borrowing Invocation) throws -> Int32 {
+    let options = invocation.options
+    guard options.boolean("attach") || options.boolean("interactive") else { return try startAll(invocation) }
+    guard invocation.arguments.count == 1 else {
+      throw Failure("you cannot start and attach multiple containers at once")
+    }
+    let name = invocation.arguments[0]
+    var client = try Engine.connect(invocation.global)
+    let record = try client.request(ContainerInspect(container: name))
+    let configuration = record.configuration
+    let takesInput = options.boolean("interactive") && configuration.keepsInputOpen
+    try OwnStreams.checkTerminal(input: takesInput, terminal: configuration.hasTerminal)
+    let streams = try OwnStreams.make(
+      input: takesInput, output: true, error: true, keepsInputOpen: configuration.keepsInputOpen,
+      terminal: configuration.hasTerminal,
+      detachKeys: options.string("detach-keys") ?? DetachKeys.standard)
+    var foreground = try Foreground(
+      client: client, proxiesSignals: options.boolean("sig-proxy", default: true),
+      sendsSize: configuration.hasTerminal, container: record.id.text)
+    let terminal = takesInput && configuration.hasTerminal ? RawTerminal(0) : nil
+    let status: ExitStatus?
+    do {
+      status = try foreground.run(
+        ContainerStart(container: record.id.text, isAttached: true, streams: streams), tell: ContainerRunElement.tell)
+    } catch let error as EngineError {
+      throw Failure(Reports.line(error), status: error.exitStatus == 125 ? 1 : error.exitStatus)
+    }
+    _ = terminal
+    guard let status else { return 0 }
+    if !status.reason.isEmpty { Console.error("engine: \(status.reason)") }
+    return status.code
+  }
+
+  private static func startAll(_ invocation: borrowing Invocation) throws -> Int32 {
+    var client = try Engine.connect(invocation.global)
+    var failed: [String] = []
+    for name in invocation.arguments {
+      let id = try client.send(
+        ContainerStart(container: name, isAttached: false, streams: StandardStreams()))
+      waiting: while true {
+        switch try client.receive() {
+        case .reply(id, _):
+          Console.line(name)
+          break waiting
+        case .failure(id, let error):
+          Console.error(Reports.line(error))
+          failed.append(name)
+          break waiting
+        case .element, .reply, .failure: continue
+        }
+      }
+    }
+    guard failed.isEmpty else {
+      throw Failure("Error: failed to start containers: \(failed.joined(separator: ", "))")
+    }
+    return 0
+  }
+
+  static func execFlags() -> [Flag] {
+    [
+      .boolean("detach", "d", "Detached mode: run command in the background"),
+      .string("detach-keys", nil, "Override the key sequence for detaching a container", check: DetachKeys.check),
+      .list("env", "e", "Set environment variables", check: KeyValues.checkEnvironment),
+      .list("env-file", nil, "Read in a file of environment variables"),
+      .boolean("interactive", "i", "Keep STDIN open even if not attached"),
+      .boolean("privileged", nil, "Give extended privileges to the command"),
+      .boolean("tty", "t", "Allocate a pseudo-TTY"),
+      .string("user", "u", "Username or UID (format: \"<name|uid>[:<group|gid>]\")"),
+      .string("workdir", "w", "Working directory inside the container"),
+    ]
+  }
+
+  static func exec(_ invocation: borrowing Invocation) throws -> Int32 {
+    let options = invocation.options
+    let isDetached = options.boolean("detach")
+    let hasTerminal = options.boolean("tty")
+    let takesInput = options.boolean("interactive") && !isDetached
+    try OwnStreams.checkTerminal(input: takesInput, terminal: hasTerminal)
+    let own: (String) -> String? = Environment.value
+    var environment: [String] = []
+    for path in options.list("env-file") {
+      environment += try KeyValues.parseFile(try HostFile.read(path), path: path, environment: own)
+    }
+    environment += KeyValues.resolve(options.list("env"), from: own)
+    let streams = try OwnStreams.make(
+      input: takesInput, output: !isDetached, error: !isDetached, keepsInputOpen: takesInput, terminal: hasTerminal,
+      detachKeys: options.string("detach-keys") ?? DetachKeys.standard)
+    let container = invocation.arguments[0]
+    let message = ContainerExec(
+      container: container, command: Array(invocation.arguments.dropFirst()), environment: environment,
+      workingDirectory: options.string("workdir") ?? "", user: options.string("user") ?? "",
+      hasTerminal: hasTerminal, isPrivileged: options.boolean("privileged"), isDetached: isDetached, streams: streams)
+    var foreground = try Foreground(
+      client: try Engine.connect(invocation.global), proxiesSignals: !isDetached,
+      sendsSize: hasTerminal && !isDetached, container: container)
+    let terminal = takesInput && hasTerminal ? RawTerminal(0) : nil
+    let status: ExitStatus?
+    do {
+      status = try foreground.run(message, isExec: true) { body in
+        switch try body.decode(ContainerExec.Element.self) {
+        case .created(let id): .created(id)
+        case .started: .started
+        case .detached: .detached
+        }
+      }
+    } catch let error as EngineError {
+      throw Failure(Reports.line(error), status: error.exitStatus == 125 ? 1 : error.exitStatus)
+    }
+    _ = terminal
+    return status?.code ?? 0
+  }
+}
+
+extension ContainerRunElement {
+  /// What it means to a client in the foreground.
+  static func tell(_ body: Body) throws -> Foreground.Told {
+    switch try body.decode(ContainerRunElement.self) {
+    case .created(let id, _): .created(id)
+    case .started: .started
+    case .detached: .detached
+    }
+  }
+}

@@ -1,0 +1,184 @@
+import Contracts
+import Glibc
+import LinuxSystem
+
+/// What the flags of `run` and `create` ask for, as the engine takes it.
+struct ContainerRequest {
+  var name: String?
+  var configuration: ContainerConfiguration
+  /// What to tell the user beside the engine's own warnings.
+  var warnings: [String] = []
+
+  /// What the flags are read beside: the client's own surroundings.
+  struct Surroundings {
+    var environment: (String) -> String?
+    var currentDirectory: String
+    var availableCPUs: Int
+    var readFile: (String) throws(EngineError) -> [UInt8]
+
+    static var real: Surroundings {
+      Surroundings(
+        environment: { name in getenv(name).map { String(cString: $0) } },
+        currentDirectory: WorkingDirectory.current,
+        availableCPUs: sysconf(Int32(_SC_NPROCESSORS_ONLN)),
+        readFile: HostFile.read)
+    }
+  }
+
+  /// - Throws: `invalidArgument` in Docker's words, where Docker has words.
+  init(options: Options, arguments: [String], surroundings: Surroundings = .real) throws(EngineError) {
+    name = options.string("name").flatMap { $0.isEmpty ? nil : $0 }
+    if let name { try ObjectName.checkContainer(name) }
+    let image = arguments.first ?? ""
+    if !Self.isImageID(image) { _ = try ImageReference(parsing: image) }
+    configuration = ContainerConfiguration(image: image)
+    configuration.command = Array(arguments.dropFirst())
+    try readProcess(options, surroundings)
+    try readLabels(options, surroundings)
+    try readResources(options, surroundings)
+    try readStorage(options, surroundings)
+    try readNetwork(options)
+    try readSecurity(options, surroundings)
+    try readPolicies(options)
+  }
+
+  /// A digest or a (part of a) hexadecimal ID cannot be told from a name; only the long form has its own grammar.
+  private static func isImageID(_ text: String) -> Bool { Digest(text) != nil || Digest(hex: text) != nil }
+
+  private mutating func readProcess(_ options: Options, _ surroundings: Surroundings) throws(EngineError) {
+    configuration.hasTerminal = options.boolean("tty")
+    configuration.keepsInputOpen = options.boolean("interactive")
+    var environment: [String] = []
+    for path in options.list("env-file") {
+      environment += try KeyValues.parseFile(
+        try surroundings.readFile(path), path: path, environment: surroundings.environment)
+    }
+    environment += KeyValues.resolve(options.list("env"), from: surroundings.environment)
+    configuration.environment = environment
+    configuration.entrypoint = options.string("entrypoint").map { $0.isEmpty ? [] : [$0] }
+    configuration.workingDirectory = options.string("workdir") ?? ""
+    guard configuration.workingDirectory.isEmpty || configuration.workingDirectory.hasPrefix("/") else {
+      throw EngineError(
+        .invalidArgument,
+        "the working directory '\(configuration.workingDirectory)' is invalid, it needs to be an absolute path")
+    }
+    configuration.user = options.string("user") ?? ""
+    configuration.additionalGroups = options.list("group-add")
+    configuration.usesInit = options.boolean("init")
+    configuration.stopSignal = options.string("stop-signal") ?? ""
+    configuration.stopTimeout = options.integer("stop-timeout")
+    configuration.pidMode = try Self.namespace(options.string("pid"), refusal: "--pid: invalid PID mode")
+    configuration.ipcMode = try Self.namespace(
+      options.string("ipc"), own: ["private", "shareable"], refusal: "--ipc: invalid IPC mode")
+    configuration.utsMode = try Self.namespace(
+      options.string("uts"), joinable: false, refusal: "--uts: invalid UTS mode")
+    configuration.cgroupNamespaceMode = try Self.namespace(
+      options.string("cgroupns"), own: ["private"], joinable: false, refusal: "--cgroupns: invalid CGROUP mode")
+    attach(options)
+  }
+
+  /// Without `-a`, a foreground container's output and, with `-i`, input are attached.
+  private mutating func attach(_ options: Options) {
+    let named = options.list("attach").map { $0.lowercased() }
+    let isDetached = options.boolean("detach")
+    let isDefault = named.isEmpty && !isDetached
+    configuration.attachesOutput = isDefault || named.contains("stdout")
+    configuration.attachesError = isDefault || named.contains("stderr")
+    configuration.attachesInput = (isDefault && configuration.keepsInputOpen) || named.contains("stdin")
+  }
+
+  private static func namespace(
+    _ text: String?, own: [String] = [], joinable: Bool = true, refusal: String
+  ) throws(EngineError) -> ContainerConfiguration.NamespaceMode {
+    switch text {
+    case nil, "": return .own
+    case let text? where own.contains(text): return .own
+    case "host": return .host
+    case let text? where joinable && text.hasPrefix("container:") && text.utf8.count > 10:
+      return .container(String(text.dropFirst(10)))
+    default: throw EngineError(.invalidArgument, refusal)
+    }
+  }
+
+  private mutating func readLabels(_ options: Options, _ surroundings: Surroundings) throws(EngineError) {
+    var texts: [String] = []
+    for path in options.list("label-file") {
+      texts += try KeyValues.parseFile(try surroundings.readFile(path), path: path, environment: nil)
+    }
+    configuration.labels = KeyValues.dictionary(texts + options.list("label"))
+  }
+
+  private mutating func readStorage(_ options: Options, _ surroundings: Surroundings) throws(EngineError) {
+    let driver = options.string("volume-driver")
+    for text in options.list("volume") {
+      var mount = try VolumeSpecification.parse(text, currentDirectory: surroundings.currentDirectory)
+      if mount.kind == .volume, let driver { mount.driver = driver }
+      configuration.mounts.append(mount)
+    }
+    for text in options.list("mount") { configuration.mounts.append(try MountSpecification.parse(text)) }
+    for text in options.list("tmpfs") { configuration.mounts.append(try TmpfsSpecification.parse(text)) }
+    var targets: Set<String> = []
+    for mount in configuration.mounts where !targets.insert(HostPath.normalized(mount.target)).inserted {
+      throw EngineError(.invalidArgument, "Duplicate mount point: \(mount.target)")
+    }
+    configuration.volumesFrom = options.list("volumes-from")
+    configuration.isRootReadOnly = options.boolean("read-only")
+  }
+
+  private mutating func readSecurity(_ options: Options, _ surroundings: Surroundings) throws(EngineError) {
+    configuration.isPrivileged = options.boolean("privileged")
+    configuration.addedCapabilities = options.list("cap-add")
+    configuration.droppedCapabilities = options.list("cap-drop")
+    configuration.systemControls = KeyValues.dictionary(options.list("sysctl"))
+    for option in options.list("security-opt") {
+      let separator = option.firstIndex(of: "=") ?? option.firstIndex(of: ":")
+      guard let separator else {
+        guard option == "no-new-privileges" else {
+          throw EngineError(.invalidArgument, "Invalid --security-opt: \"\(option)\"")
+        }
+        configuration.securityOptions.append(option)
+        continue
+      }
+      let (key, value) = (String(option[..<separator]), String(option[option.index(after: separator)...]))
+      guard key == "seccomp", value != "unconfined", value != "builtin" else {
+        configuration.securityOptions.append("\(key)=\(value)")
+        continue
+      }
+      do {
+        let profile = String(decoding: try surroundings.readFile(value), as: UTF8.self)
+        configuration.securityOptions.append("seccomp=\(profile)")
+      } catch {
+        throw EngineError(.invalidArgument, "opening seccomp profile (\(value)) failed: \(error.message)")
+      }
+    }
+  }
+
+  private mutating func readPolicies(_ options: Options) throws(EngineError) {
+    configuration.removesItself = options.boolean("rm")
+    if let restart = options.string("restart"), !restart.isEmpty, restart != "no" {
+      guard !configuration.removesItself else {
+        throw EngineError(.invalidArgument, "conflicting options: cannot specify both --restart and --rm")
+      }
+      let policy = restart.split(separator: ":", maxSplits: 1).first.map(String.init) ?? ""
+      throw ["on-failure", "always", "unless-stopped"].contains(policy)
+        ? EngineError(.unsupported, "restart policies are not supported yet: leave --restart \(restart) out")
+        : EngineError(
+          .invalidArgument,
+          "invalid restart policy: unknown policy '\(policy)'; use one of 'no', 'always', 'on-failure', or "
+            + "'unless-stopped'")
+    }
+    configuration.logDriver = options.string("log-driver")
+    configuration.logOptions = KeyValues.dictionary(options.list("log-opt"))
+    let pull = options.string("pull") ?? "missing"
+    switch pull {
+    case "missing", "never", "": break
+    case "always":
+      throw EngineError(.unsupported, "pull is not available yet; use 'engine load' or 'engine import'")
+    default:
+      throw EngineError(
+        .invalidArgument,
+        "invalid pull option: '\(pull)': must be one of \"always\", \"missing\" or \"never\"")
+    }
+    if let platform = options.string("platform"), !platform.isEmpty { try Platform.check(platform) }
+  }
+}

@@ -1,0 +1,162 @@
+import Contracts
+import Glibc
+import LinuxSystem
+import Wire
+
+/// `run` and `create`.
+enum RunCommands {
+  static let all: [Command] = [
+    Command(
+      "run", "container run", usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+      summary: "Create and run a new container from an image", arguments: .atLeast(1), isInterspersed: false,
+      flags: ContainerFlags.run, run: run),
+    Command(
+      "create", "container create", usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+      summary: "Create a new container", arguments: .atLeast(1), isInterspersed: false,
+      flags: ContainerFlags.create, run: create),
+  ]
+
+  static func create(_ invocation: borrowing Invocation) throws -> Int32 {
+    try reportingAsRun(invocation) { (invocation, file) in
+      let request = try ContainerRequest(options: invocation.options, arguments: invocation.arguments)
+      warn(request.warnings)
+      var client = try Engine.connect(invocation.global)
+      let reply = try client.request(
+        ContainerCreate(containerName: request.name, configuration: request.configuration))
+      warn(reply.warnings)
+      try file.write(reply.id)
+      Console.line(reply.id.text)
+      return 0
+    }
+  }
+
+  static func run(_ invocation: borrowing Invocation) throws -> Int32 {
+    let options = invocation.options
+    let isDetached = options.boolean("detach")
+    guard !(isDetached && options.isSet("attach")) else {
+      throw Failure("conflicting options: cannot specify both --attach and --detach", status: 125)
+    }
+    return try reportingAsRun(invocation) { (invocation, file) in
+      let request = try ContainerRequest(options: invocation.options, arguments: invocation.arguments)
+      warn(request.warnings)
+      let configuration = request.configuration
+      if !isDetached {
+        try OwnStreams.checkTerminal(input: configuration.attachesInput, terminal: configuration.hasTerminal)
+      }
+      let streams = try OwnStreams.make(
+        input: configuration.attachesInput, output: configuration.attachesOutput,
+        error: configuration.attachesError, keepsInputOpen: configuration.keepsInputOpen,
+        terminal: configuration.hasTerminal && !isDetached,
+        detachKeys: invocation.options.string("detach-keys") ?? DetachKeys.standard)
+      let message = ContainerRun(
+        containerName: request.name, configuration: configuration, isDetached: isDetached, streams: streams)
+      return try watch(message, invocation, &file)
+    }
+  }
+
+  private static func watch(
+    _ message: ContainerRun, _ invocation: Invocation, _ file: inout ContainerIDFile
+  ) throws -> Int32 {
+    let configuration = message.configuration
+    var foreground = try Foreground(
+      client: try Engine.connect(invocation.global),
+      proxiesSignals: !message.isDetached && invocation.options.boolean("sig-proxy", default: true),
+      sendsSize: configuration.hasTerminal && !message.isDetached)
+    let isRaw = configuration.hasTerminal && configuration.attachesInput && !message.isDetached
+    let terminal = isRaw ? RawTerminal(0) : nil
+    var created: ObjectID?
+    let status = try foreground.run(message) { body in
+      switch try body.decode(ContainerRunElement.self) {
+      case .created(let id, let warnings):
+        created = id
+        warn(warnings)
+        try file.write(id)
+        return .created(id)
+      case .started: return .started
+      case .detached: return .detached
+      }
+    }
+    _ = terminal
+    if message.isDetached, let created { Console.line(created.text) }
+    guard let status else { return 0 }
+    if !status.reason.isEmpty { Console.error("engine: \(status.reason)") }
+    return status.code
+  }
+
+  private static func warn(_ warnings: [String]) {
+    for warning in warnings { Console.error("WARNING: \(warning)") }
+  }
+
+  /// Errors as `run` reports them: one line, the way to the help, and an exit code that is not the command's own.
+  private static func reportingAsRun(
+    _ invocation: borrowing Invocation, _ body: (Invocation, inout ContainerIDFile) throws -> Int32
+  ) throws -> Int32 {
+    let invocation = copy invocation
+    do {
+      var file = try ContainerIDFile(path: invocation.options.string("cidfile"))
+      return try body(invocation, &file)
+    } catch let failure as Failure {
+      throw failure
+    } catch {
+      let error = EngineError(wrapping: error)
+      var message = error.fullStopped
+      if error.code == .notFound, error.message.hasPrefix("No such image") {
+        let name = (try? ImageReference(parsing: invocation.arguments[0]).familiar) ?? invocation.arguments[0]
+        if invocation.options.string("pull") != "never" {
+          Console.error("Unable to find image '\(name)' locally")
+          message = "pull is not available yet; use 'engine load' or 'engine import'."
+        }
+      }
+      throw Failure(
+        "engine: \(message)\n\nRun 'engine \(invocation.spelling) --help' for more information",
+        status: error.exitStatus)
+    }
+  }
+}
+
+extension EngineError {
+  /// What `run`, `start` and `exec` exit with when the engine could not do it.
+  var exitStatus: Int32 {
+    switch code {
+    case .notExecutable: 126
+    case .commandNotFound: 127
+    default: 125
+    }
+  }
+
+  /// The description as a sentence.
+  var fullStopped: String {
+    let text = description
+    return text.hasSuffix(".") || text.hasSuffix("?") ? text : text + "."
+  }
+}
+
+/// The file of `--cidfile`: it must not exist before, and it is not left behind without a container.
+struct ContainerIDFile: ~Copyable {
+  private let path: String?
+  private var isWritten = false
+
+  init(path: String?) throws {
+    self.path = path.flatMap { $0.isEmpty ? nil : $0 }
+    guard let path = self.path else { return }
+    do {
+      _ = try Files.open(path, O_WRONLY | O_CREAT | O_EXCL, mode: 0o644)
+    } catch  where error.number == EEXIST {
+      throw EngineError(
+        .conflict, "container ID file found, make sure the other container isn't running or delete \(path)")
+    } catch {
+      throw EngineError(.invalidArgument, "failed to create the container ID file: \(error)")
+    }
+  }
+
+  mutating func write(_ id: ObjectID) throws {
+    guard let path else { return }
+    let file = try Files.open(path, O_WRONLY)
+    try Files.writeAll(file.number, Array(id.text.utf8), subject: path)
+    isWritten = true
+  }
+
+  deinit {
+    if let path, !isWritten { unlink(path) }
+  }
+}
