@@ -231,6 +231,26 @@ final class ImageStore: Sendable {
     }
   }
 
+  /// Paths of blobs that records name and that are not there.
+  var missingBlobs: [String] { blobsInUse.sorted().map(blob).filter { !Files.exists($0) } }
+
+  /// Removes blobs that no record names.
+  ///
+  /// - Returns: their paths.
+  @discardableResult
+  func sweep(repair: Bool) throws(EngineError) -> [String] {
+    let names: [String]
+    do {
+      names = try Files.list(blobs)
+    } catch {
+      throw EngineError(.internalFailure, "the blobs cannot be listed: \(error)")
+    }
+    let needed = Set(blobsInUse.map(\.hex))
+    let stale = names.filter { !needed.contains($0) }.map { "\(blobs)/\($0)" }
+    if repair { for path in stale { unlink(path) } }
+    return stale
+  }
+
   // MARK: Changing
 
   /// Stores images and names in one transaction that survives a power failure; their layers must be safe already.

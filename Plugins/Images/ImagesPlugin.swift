@@ -11,6 +11,8 @@ public final class ImagesPlugin: Plugin {
   private let store: ImageStore
   private let collector: LayerCollector
   private let importer: ImageImporter
+  private let loader: ImageLoader
+  private let remover: ImageRemover
 
   public init(host: PluginHost) throws(EngineError) {
     self.host = host
@@ -18,6 +20,8 @@ public final class ImagesPlugin: Plugin {
     store = ImageStore(blobs: "\(state)/blobs/sha256")
     collector = LayerCollector(store: store, host: host)
     importer = ImageImporter(store: store, collector: collector)
+    loader = ImageLoader(host: host, store: store, collector: collector, spools: "\(state)/tmp")
+    remover = ImageRemover(store: store, collector: collector)
   }
 
   public func register(_ registrar: Registrar) throws(EngineError) {
@@ -30,6 +34,17 @@ public final class ImagesPlugin: Plugin {
       try await self.store.add([], references: [(target, try self.store.find(request.source))], call.bus)
       return Done()
     }
+    try registrar.answer(ImageRemove.self) { request, call throws(EngineError) in
+      try await self.remover.run(request, call)
+    }
+    try registrar.stream(ImageLoad.self) { request, call, sink throws(EngineError) in
+      try await Self.interruptible(call, "load") { (interruption) async throws(EngineError) in
+        try await self.loader.run(request, call, sink, interruption)
+      }
+    }
+    try registrar.answerAsPlugin(PluginCheck.self) { request, call throws(EngineError) in
+      try await self.check(request, call)
+    }
     try registrar.stream(ImageImport.self) { request, call, sink throws(EngineError) in
       try await Self.interruptible(call, "import") { (interruption) async throws(EngineError) in
         try await self.importer.run(request, call, sink, interruption)
@@ -38,7 +53,29 @@ public final class ImagesPlugin: Plugin {
   }
 
   public func start() async throws(EngineError) {
+    try loader.sweep(repair: true)
     try await store.load(host.bus) { self.host.log.error("\($0)") }
+    // What an engine that died in the middle of an import left.
+    try store.sweep(repair: true)
+    await collector.collect(Set(try await host.bus.request(SnapshotLayers())))
+  }
+
+  /// Compares records, blobs, spooled archives and layers.
+  private func check(_ request: PluginCheck, _ call: Call) async throws(EngineError) -> [SystemDifference] {
+    func difference(_ kind: SystemDifference.Kind, _ object: String) -> SystemDifference {
+      SystemDifference(kind: kind, plugin: Self.manifest.name, object: object)
+    }
+    var differences = try loader.sweep(repair: request.repair).map { difference(.leftover, "spooled archive \($0)") }
+    differences += store.missingBlobs.map { difference(.missing, "blob \($0)") }
+    let unpacked = Set(try await call.request(SnapshotLayers()))
+    differences += store.layersInUse().subtracting(unpacked).sorted().map { difference(.missing, "layer \($0)") }
+    // Work in progress owns blobs and layers that no record names yet.
+    if collector.isBusy { return differences }
+    differences += try store.sweep(repair: request.repair).map { difference(.leftover, "blob \($0)") }
+    let unneeded = unpacked.subtracting(store.layersInUse())
+    differences += unneeded.sorted().map { difference(.leftover, "layer \($0)") }
+    if request.repair { await collector.collect(unneeded) }
+    return differences
   }
 
   /// Runs work that reads a client's stream; it ends when the client is gone.

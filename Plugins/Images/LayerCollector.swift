@@ -38,6 +38,9 @@ final class LayerCollector: Sendable {
     return try result.get()
   }
 
+  /// Whether work is going on that makes layers.
+  var isBusy: Bool { state.withLock { $0.running > 0 } }
+
   /// Removes layers that may be unneeded now.
   func collect(_ candidates: Set<Digest>) async {
     await begin()

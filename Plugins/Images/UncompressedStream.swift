@@ -69,6 +69,7 @@ enum UncompressedStream {
       pthread_sigmask(SIG_BLOCK, &signals, nil)
       var outcome: EngineError?
       do throws(EngineError) {
+        defer { withExtendedLifetime(archive) {} }
         try Decompression.copy(from: archive.number, to: input.number, interruption: interruption)
       } catch {
         outcome = error

@@ -112,7 +112,7 @@ func status(_ path: String) -> stat? {
 func waitUntil(_ condition: @Sendable () async throws -> Bool) async throws {
   for _ in 0..<2000 {
     if try await condition() { return }
-    usleep(5000)
+    try await Task.sleep(for: .milliseconds(5))
   }
   Issue.record("it did not come true within 10 seconds")
 }
@@ -171,13 +171,26 @@ struct ImagesHarness {
   func importing(
     _ archive: Descriptor, _ reference: String? = nil, changes: [String] = []
   ) async throws(EngineError) -> Digest {
-    try await Call(bus: bus).stream(
-      ImageImport(archive: archive, reference: reference, changes: changes, comment: nil)
-    ) { _ throws(EngineError) in }
+    try await streaming(ImageImport(archive: archive, reference: reference, changes: changes, comment: nil))
   }
 
   func loading(_ archive: Descriptor) async throws(EngineError) -> [String] {
-    try await Call(bus: bus).stream(ImageLoad(archive: archive)) { _ throws(EngineError) in }
+    try await streaming(ImageLoad(archive: archive))
+  }
+
+  /// A root request as a connection makes one: on the bus's own threads, because handlers may block, with a lease that is
+  /// released when it fails.
+  func streaming<R: StreamRequest>(_ request: R, lease: Lease = Lease()) async throws(EngineError) -> R.Reply {
+    let call = Call(bus: bus, lease: lease)
+    let result = await Task(executorPreference: bus.executor) { () async -> Result<R.Reply, EngineError> in
+      do throws(EngineError) {
+        return .success(try await call.stream(request) { _ throws(EngineError) in })
+      } catch {
+        await lease.release()
+        return .failure(error)
+      }
+    }.value
+    return try result.get()
   }
 
   func resolve(_ text: String) async throws -> ImageDescription {

@@ -163,7 +163,10 @@ final class LayerExtractor {
       guard errno == EEXIST else { throw directory.failure(errno, name) }
       // The layer has the name itself: a whiteout only hides what lower layers have there.
       let number = linux_openat(parent, hidden, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0)
-      if number >= 0 { try makeOpaque(OwnedDescriptor(adopting: number).number, name) }
+      if number >= 0 {
+        let opened = OwnedDescriptor(adopting: number)
+        try makeOpaque(opened.number, name)
+      }
     }
     return true
   }

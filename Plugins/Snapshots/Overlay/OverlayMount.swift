@@ -92,10 +92,10 @@ enum OverlayMount {
       try SystemCallError.check("symlink", layer) { symlink(layer, name) }
       names.append(name)
     }
-    try SystemCallError.check("symlink", upper) { symlink(upper, "u") }
-    try SystemCallError.check("symlink", work) { symlink(work, "w") }
+    try SystemCallError.check("symlink", upper) { symlink(upper, "upper") }
+    try SystemCallError.check("symlink", work) { symlink(work, "work") }
     try SystemCallError.check("mkdir") { mkdir("merged", 0o700) }
-    var text = "lowerdir=\(names.joined(separator: ":")),upperdir=./u,workdir=./w"
+    var text = "lowerdir=\(names.joined(separator: ":")),upperdir=upper,workdir=work"
     for option in fixedOptions { text += ",\(option.key)=\(option.value)" }
     if isVolatile { text += ",volatile" }
     try SystemCallError.check("mount", "overlay \(text)") { mount("overlay", "merged", "overlay", 0, text) }

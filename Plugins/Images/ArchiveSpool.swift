@@ -1,0 +1,161 @@
+import CArchive
+import CLinux
+import ContentStreams
+import Contracts
+import Glibc
+import Kernel
+import LinuxSystem
+
+/// The members of an archive of images, kept in a directory of the store until the load is over: they come in any order,
+/// and what says what they are comes last.
+final class ArchiveSpool {
+  private enum Member {
+    /// The number of a file in the directory.
+    case file(Int)
+    /// Another member: `docker save` of old wrote links to layers that several images share.
+    case alias(String)
+  }
+
+  /// Of the JSON members. Docker's own are a few kilobytes.
+  static let documentLimit = 8 << 20
+  static let memberLimit = 100_000
+
+  private let directory: String
+  private let subject = "the archive"
+  private var members: [String: Member] = [:]
+  private var files = 0
+
+  /// - Parameter directory: an empty directory that the caller removes.
+  init(directory: String) { self.directory = directory }
+
+  /// Reads the whole stream, compressed or not.
+  ///
+  /// - Throws: `invalidArgument` for an archive that is damaged or hostile, `resourceExhausted` for a full disk.
+  func fill(from descriptor: Int32, interruption: Interruption) throws(EngineError) {
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 4096)
+    defer { buffer.deallocate() }
+    let reader = try ArchiveReader(.tar, decompressing: true, subject: subject) { () throws(EngineError) in
+      UnsafeRawBufferPointer(rebasing: buffer[..<(try interruption.read(descriptor, into: buffer))])
+    }
+    while try reader.next() {
+      guard let entry = reader.entry, let name = archive_entry_pathname(entry) else {
+        throw refusal("?", "an entry without a name")
+      }
+      try add(entry, String(cString: name), reader)
+      if members.count > Self.memberLimit { throw refusal("?", "more than \(Self.memberLimit) members") }
+    }
+    if members.isEmpty { throw EngineError(.invalidArgument, "the archive is empty or not a tar archive") }
+    // Writers pad an archive beyond its end; one that still writes would die of SIGPIPE.
+    var padding = 0
+    while padding < 1 << 20 {
+      let count = try interruption.read(descriptor, into: buffer)
+      if count == 0 { break }
+      padding += count
+    }
+  }
+
+  private func add(_ entry: OpaquePointer, _ name: String, _ reader: ArchiveReader) throws(EngineError) {
+    guard let path = Self.normalise(name, from: "") else { throw refusal(name, "its name leads out of the archive") }
+    if let target = archive_entry_hardlink(entry).map({ String(cString: $0) }) {
+      guard let other = Self.normalise(target, from: "") else {
+        throw refusal(name, "the target of its link leads out of the archive: \(target)")
+      }
+      if other != path { members[path] = .alias(other) }
+      return
+    }
+    switch archive_entry_filetype(entry) {
+    case S_IFDIR: return
+    case S_IFLNK:
+      let target = archive_entry_symlink(entry).map { String(cString: $0) } ?? ""
+      let holder = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? ""
+      guard let other = Self.normalise(target, from: holder) else {
+        throw refusal(name, "the target of its link leads out of the archive: \(target)")
+      }
+      members[path] = .alias(other)
+    case S_IFREG:
+      files += 1
+      try write(reader, to: "\(directory)/\(files)")
+      members[path] = .file(files)
+    default: throw refusal(name, "it is neither a file, a directory nor a link")
+    }
+  }
+
+  private func write(_ reader: ArchiveReader, to path: String) throws(EngineError) {
+    do {
+      let file = try Files.open(path, O_WRONLY | O_CREAT | O_EXCL, mode: 0o600)
+      while let (bytes, offset) = try reader.block() {
+        var done = 0
+        while done < bytes.count {
+          done += try SystemCallError.check("write", path) {
+            pwrite(file.number, bytes.baseAddress?.advanced(by: done), bytes.count - done, off_t(offset) + done)
+          }
+        }
+      }
+    } catch let error as SystemCallError {
+      throw Storage.error("the archive cannot be stored", error)
+    } catch {
+      throw EngineError(wrapping: error)
+    }
+  }
+
+  private func refusal(_ name: String, _ why: String) -> EngineError {
+    EngineError(.invalidArgument, "the archive is refused: entry \"\(name)\": \(why)")
+  }
+
+  /// - Returns: nil for an absolute path or one that leads above the archive's root.
+  private static func normalise(_ path: String, from holder: String) -> String? {
+    if path.hasPrefix("/") { return nil }
+    var components = holder.split(separator: "/")
+    // A name has no business with "..", only the target of a symbolic link has.
+    let mayRise = !holder.isEmpty
+    for component in path.split(separator: "/") where component != "." {
+      if component == ".." {
+        if !mayRise || components.isEmpty { return nil }
+        components.removeLast()
+      } else {
+        components.append(component)
+      }
+    }
+    return components.joined(separator: "/")
+  }
+
+  // MARK: Reading
+
+  func has(_ name: String) -> Bool { (try? file(name)) != nil }
+
+  /// Opens a member for reading.
+  ///
+  /// - Throws: `invalidArgument` that names a member that is not there.
+  func open(_ name: String) throws(EngineError) -> Descriptor {
+    do {
+      return Descriptor(adopting: try Files.open("\(directory)/\(try file(name))", O_RDONLY).release())
+    } catch {
+      throw EngineError(wrapping: error)
+    }
+  }
+
+  /// The content of a JSON member.
+  func document(_ name: String) throws(EngineError) -> [UInt8] {
+    let path = "\(directory)/\(try file(name))"
+    do {
+      return try Files.read(path, limit: Self.documentLimit)
+    } catch  where error.number == EFBIG {
+      throw refusal(name, "it is larger than \(Self.documentLimit >> 20) MiB")
+    } catch {
+      throw Storage.error("the archive cannot be read", error)
+    }
+  }
+
+  private func file(_ name: String) throws(EngineError) -> Int {
+    var wanted = Self.normalise(name, from: "") ?? ""
+    // Links to links end somewhere, or are a ring.
+    for _ in 0..<16 {
+      switch members[wanted] {
+      case .file(let number): return number
+      case .alias(let other): wanted = other
+      case nil: throw EngineError(.invalidArgument, "the archive is not complete: \(name) is missing")
+      }
+    }
+    throw refusal(name, "its links lead in a ring")
+  }
+}

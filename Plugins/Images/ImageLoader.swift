@@ -1,0 +1,155 @@
+import ContentStreams
+import Contracts
+import Glibc
+import Kernel
+import LinuxSystem
+import Synchronization
+import Wire
+
+/// Loads every image of an archive, or none.
+final class ImageLoader: Sendable {
+  private let host: PluginHost
+  private let store: ImageStore
+  private let collector: LayerCollector
+  /// Where archives are spooled; each load has a directory of its own there.
+  let spools: String
+  private let working = Mutex<Set<String>>([])
+
+  init(host: PluginHost, store: ImageStore, collector: LayerCollector, spools: String) {
+    self.host = host
+    self.store = store
+    self.collector = collector
+    self.spools = spools
+  }
+
+  /// Removes what a former engine's loads left, or whatever nobody works in.
+  ///
+  /// - Returns: the directories that were (or with `repair` false: are to be) removed.
+  @discardableResult
+  func sweep(repair: Bool) throws(EngineError) -> [String] {
+    do {
+      try Files.makeDirectory(spools)
+      let before = working.withLock { $0 }
+      let names = try Files.list(spools)
+      let mine = before.union(working.withLock { $0 })
+      let stale = names.filter { !mine.contains($0) }.map { "\(spools)/\($0)" }
+      if repair {
+        for path in stale { try Files.removeTree(path) }
+        let ended = host.journal.entries(plugin: host.manifest.name, kind: "spool").filter { !Files.exists($0.object) }
+        try host.journal.end(ended.map(\.number))
+      }
+      return stale
+    } catch let error as SystemCallError {
+      throw Storage.error("the directory for archives cannot be swept", error)
+    } catch {
+      throw EngineError(wrapping: error)
+    }
+  }
+
+  func run(
+    _ request: ImageLoad, _ call: Call, _ sink: Sink<ImageProgress>, _ interruption: Interruption
+  ) async throws(EngineError) -> [String] {
+    let name = ObjectID.random().short
+    let directory = "\(spools)/\(name)"
+    working.withLock { _ = $0.insert(name) }
+    defer { working.withLock { _ = $0.remove(name) } }
+    let entry = try host.journal.begin(plugin: host.manifest.name, [("spool", directory)])
+    let result: Result<[String], EngineError>
+    do throws(EngineError) {
+      do {
+        try Files.makeDirectory(directory)
+      } catch {
+        throw Storage.error("the archive cannot be stored", error)
+      }
+      let spool = ArchiveSpool(directory: directory)
+      try spool.fill(from: request.archive.number, interruption: interruption)
+      FaultPoint.reach("images.load.spooled")
+      result = .success(
+        try await collector.during { (applied) async throws(EngineError) in
+          try await load(spool, applied, call, sink, interruption)
+        })
+    } catch {
+      result = .failure(error)
+    }
+    do {
+      try Files.removeTree(directory)
+      try host.journal.end(entry)
+    } catch {
+      host.log.error("the spooled archive stays: \(error)")
+    }
+    return try result.get()
+  }
+
+  private func load(
+    _ spool: ArchiveSpool, _ applied: AppliedLayers, _ call: Call, _ sink: Sink<ImageProgress>,
+    _ interruption: Interruption
+  ) async throws(EngineError) -> [String] {
+    var images: [NewImage] = []
+    var references: [(ImageReference, Digest)] = []
+    var lines: [String] = []
+    for archived in try ArchivedImage.list(spool) {
+      let image = try await unpack(archived, spool, applied, call, sink, interruption)
+      images.append(image)
+      references += archived.references.map { ($0, image.id) }
+      lines += archived.references.isEmpty ? [image.id.description] : archived.references.map(\.familiar)
+    }
+    _ = try await call.request(SnapshotSync())
+    if interruption.isInterrupted { throw EngineError(.cancelled, "the load was cancelled") }
+    for (name, former) in try await store.add(images, references: references, call.bus) {
+      let text = "The image \(name) already exists, renaming the old one with ID \(former) to empty string"
+      try await sink.yield(ImageProgress(item: "", status: text))
+    }
+    return lines
+  }
+
+  private func unpack(
+    _ archived: ArchivedImage, _ spool: ArchiveSpool, _ applied: AppliedLayers, _ call: Call,
+    _ sink: Sink<ImageProgress>, _ interruption: Interruption
+  ) async throws(EngineError) -> NewImage {
+    let bytes = try spool.document(archived.configuration)
+    let id = try SHA256.digest(of: bytes)
+    if let expected = archived.id, expected != id { throw ArchivedImage.mismatch(archived.configuration) }
+    let parsed: ImageConfiguration
+    do throws(EngineError) {
+      parsed = try JSON.decode(ImageConfiguration.self, bytes)
+    } catch {
+      throw EngineError(
+        .invalidArgument, "the archive is refused: \(archived.configuration) does not read: \(error.message)")
+    }
+    if parsed.os != "linux" && !parsed.os.isEmpty {
+      throw EngineError(.unsupported, "cannot load \(parsed.os) image on linux")
+    }
+    let differenceIDs = parsed.rootfs.differenceIDs
+    guard differenceIDs.count == archived.layers.count else {
+      throw EngineError(
+        .invalidArgument,
+        "invalid manifest, layers length mismatch: expected \(differenceIDs.count), got \(archived.layers.count)")
+    }
+    var chain: [Digest] = []
+    var size: Int64 = 0
+    for (member, differenceID) in zip(archived.layers, differenceIDs) {
+      let file = try spool.open(member)
+      var status = stat()
+      let total = fstat(file.number, &status) == 0 ? Int64(status.st_size) : nil
+      try await sink.yield(
+        ImageProgress(item: differenceID.short, status: "Loading layer", current: 0, total: total))
+      let parent = chain.last
+      let layer = try await UncompressedStream.with(file, interruption: interruption) {
+        (archive) async throws(EngineError) in
+        let layer = try await call.request(
+          SnapshotApply(parent: parent, differenceID: differenceID, archive: archive))
+        applied.add(layer.chainID)
+        return layer
+      }
+      FaultPoint.reach("images.load.layer")
+      chain.append(layer.chainID)
+      size += layer.size
+      try await sink.yield(
+        ImageProgress(item: differenceID.short, status: "Loading layer", current: total, total: total))
+    }
+    // A manifest is only remembered where its layers are kept as it names them, which those of an archive are not.
+    return NewImage(
+      id: id, configuration: bytes, parsed: parsed,
+      record: ImageRecord(layers: chain, size: size, stored: .now, manifest: nil, repositoryDigests: []))
+  }
+}
