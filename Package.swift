@@ -91,7 +91,11 @@ let testTargets: [Target] = [
     "ImagesTests", "Images",
     ["ImagesPlugin", "OverlaySnapshotsPlugin", "ContentStreams", "Kernel", "Contracts", "LinuxSystem", "CLinux"]),
   tests(
-    "NetworksTests", "Networks", ["BridgeNetworkPlugin", "NetworkCatalogPlugin", "Kernel", "Contracts", "LinuxSystem"]),
+    "NetworksTests", "Networks",
+    ["BridgeNetworkPlugin", "NetworkCatalogPlugin", "HostNetworkPlugin", "NoneNetworkPlugin", "SQLiteRecordsPlugin",
+      "Kernel", "Contracts", "LinuxSystem",
+    ]),
+  tests("JSONFileLogsTests", "Logs", ["JSONFileLogsPlugin", "Kernel", "Contracts", "LinuxSystem"]),
   tests(
     "VolumesTests", "Volumes",
     [

@@ -85,8 +85,11 @@ final class RecordStore: @unchecked Sendable {
     let store = Unmanaged.passUnretained(self).toOpaque()
     sqlite3_wal_hook(
       database,
-      { store, _, _, pages in
-        if let store, pages >= RecordStore.checkpointPages {
+      { store, database, _, pages in
+        if pages >= RecordStore.checkpointPages * 4 {
+          // Writers that never pause keep the other thread from ever reaching the log's end: one of them does it.
+          sqlite3_wal_checkpoint_v2(database, nil, SQLITE_CHECKPOINT_PASSIVE, nil, nil)
+        } else if let store, pages >= RecordStore.checkpointPages {
           Unmanaged<RecordStore>.fromOpaque(store).takeUnretainedValue().fold()
         }
         return SQLITE_OK
