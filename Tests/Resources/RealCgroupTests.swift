@@ -101,8 +101,10 @@ import Testing
     limits.memory = 128 << 20
     limits.memorySwap = 256 << 20
     limits.cpusetCPUs = "0"
+    limits.pids = 5
     _ = try await fixture.bus.request(ResourceUpdate(container: id, limits: limits))
     #expect(try await fixture.bus.request(ResourceRead(container: id)).memoryLimit == 128 << 20)
+    #expect(try await fixture.bus.request(ResourceRead(container: id)).pids == 1)
     #expect(try Files.readText("/proc/\(pid)/status").contains("Cpus_allowed_list:\t0\n"))
     var tooMuch = ResourceLimits()
     tooMuch.memory = 1 << 30
@@ -125,7 +127,7 @@ import Testing
     let leftPID = try spawn("exec sleep 60", in: left)
     try await crashed.waitForProcess(keptPID, in: running)
     try await crashed.waitForProcess(leftPID, in: ended)
-    let stray = try #require(left.paths["pids"] ?? left.paths["unified"]).split(separator: "/").dropLast()
+    let stray = try #require(left.paths["memory"] ?? left.paths["unified"]).split(separator: "/").dropLast()
     let strayPath = "/" + stray.joined(separator: "/") + "/stray"
     try Files.makeDirectory(strayPath)
 
@@ -156,7 +158,7 @@ import Testing
     let fixture = try await CgroupFixture()
     let id = ObjectID.random()
     let created = try await fixture.bus.request(ResourceCreate(container: id, limits: ResourceLimits()))
-    let path = try #require(created.paths["pids"])
+    let path = try #require(created.paths["memory"] ?? created.paths["unified"])
     rmdir(path)
     #expect(try await fixture.check(running: [id]).map(\.kind) == [.missing])
     _ = try await fixture.bus.request(ResourceRemove(container: id))

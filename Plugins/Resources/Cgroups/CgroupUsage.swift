@@ -17,15 +17,17 @@ enum CgroupUsage {
   /// - Parameters:
   ///   - hostMemory: bytes, shown as the limit of what has none.
   ///   - read: the content of a controller's file in the container's group, or nil.
+  ///   - threads: counts the container's threads, where it has no group of the pids controller that does.
   static func gather(
-    versions: [String: CgroupMount.Version], hostMemory: UInt64, read: (_ controller: String, _ file: String) -> String?
+    versions: [String: CgroupMount.Version], hostMemory: UInt64, read: (_ controller: String, _ file: String) -> String?,
+    threads: () -> UInt64
   ) -> ResourceUsage {
     var usage = ResourceUsage(cpuNanoseconds: 0, memory: 0, memoryLimit: hostMemory, pids: 0, oomKills: 0)
-    if versions["cpuacct"] == .v1 {
+    // The unified hierarchy tells the time that was used also where it has no cpu controller (cgroup-v2, "CPU").
+    if let microseconds = read("unified", "cpu.stat").flatMap({ value($0, "usage_usec") }) {
+      usage.cpuNanoseconds = microseconds * 1000
+    } else {
       usage.cpuNanoseconds = number(read("cpuacct", "cpuacct.usage")) ?? 0
-    } else if let text = read("unified", "cpu.stat") {
-      // cpu.stat tells the time used also where the cpu controller is not enabled.
-      usage.cpuNanoseconds = (value(text, "usage_usec") ?? 0) * 1000
     }
     switch versions["memory"] {
     case .v1:
@@ -42,7 +44,7 @@ enum CgroupUsage {
       usage.oomKills = read("memory", "memory.events").flatMap { value($0, "oom_kill") } ?? 0
     case nil: break
     }
-    usage.pids = number(read("pids", "pids.current")) ?? 0
+    usage.pids = number(read("pids", "pids.current")) ?? threads()
     return usage
   }
 }

@@ -86,12 +86,12 @@ extension ContainerGroups {
   /// Signals through pidfds that were opened before the list was read again: a number that another process got in
   /// between is not on the second list.
   private func signal(_ hierarchy: CgroupHierarchy, _ parent: Int32, _ name: String) {
-    let descriptors = processes(hierarchy, parent, name).compactMap { process -> (Int32, Descriptor)? in
+    let descriptors = numbers(hierarchy, parent, name, "cgroup.procs").compactMap { process -> (Int32, Descriptor)? in
       let number = pidfd_open(process, 0)
       return number < 0 ? nil : (process, Descriptor(adopting: number))
     }
     if descriptors.isEmpty { return }
-    let still = Set(processes(hierarchy, parent, name))
+    let still = Set(numbers(hierarchy, parent, name, "cgroup.procs"))
     for (process, descriptor) in descriptors where still.contains(process) {
       pidfd_send_signal(descriptor.number, SIGKILL, nil, 0)
     }
