@@ -1,1 +1,12 @@
-print("not yet")
+import Contracts
+import Glibc
+
+// The daemon is told what to do by its arguments and its signals; everything it is made of stands in `Composition`.
+let options: DaemonOptions
+do {
+  options = try DaemonOptions(parsing: Array(CommandLine.arguments.dropFirst()))
+} catch {
+  fputs("engined: \(error)\n", stderr)
+  exit(125)
+}
+exit(Daemon.run(options))
