@@ -39,9 +39,13 @@ final class Lifecycle: Sendable {
   }
 
   /// Remembers how to undo a step. The undoing runs in a task of its own, so that the cancellation which may have
-  /// caused it does not stop it; a failure is logged, and left to `system check`.
+  /// caused it does not stop it.
+  ///
+  /// - Parameter entry: the new container that goes with the undoing; where that fails it stays, dead, so that what is
+  ///   left has a name and can be removed. For one that was there before: nil, a failure is left to `system check`.
   func hold(
-    _ what: String, _ call: Call, _ undo: @escaping @Sendable (Call) async throws(EngineError) -> Void
+    _ what: String, of entry: ContainerEntry?, _ call: Call,
+    _ undo: @escaping @Sendable (Call) async throws(EngineError) -> Void
   ) async {
     await call.lease.hold(what) { [self] in
       let task = Task(executorPreference: bus.executor) { [self] in
@@ -49,6 +53,14 @@ final class Lifecycle: Sendable {
           try await undo(ownCall)
         } catch {
           log.error("\(what) could not be undone: \(error)")
+          guard let entry else { return }
+          entry.update { state in
+            state.isBeingRemoved = true
+            state.isActive = false
+            state.record.state.status = .dead
+            state.record.state.error = "\(what) could not be undone: \(error)"
+          }
+          table.keep(entry)
         }
       }
       await task.value

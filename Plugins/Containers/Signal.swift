@@ -113,6 +113,9 @@ final class OperationLock: Sendable {
     next?.resolve(true)
   }
 
+  /// How many wait for their turn.
+  var waiting: Int { state.withLock { $0.queue.count } }
+
   func withLock<Value: Sendable>(
     _ body: () async throws(EngineError) -> Value
   ) async throws(EngineError) -> Value {

@@ -80,6 +80,15 @@ final class ContainerTable: Sendable {
     }
   }
 
+  /// Makes sure that a container is found by its ID, and by its name unless another one has that now.
+  func keep(_ entry: ContainerEntry) {
+    let name = entry.record.name
+    state.withLock { state in
+      state.byID[entry.id] = entry
+      if state.byName[name] == nil { state.byName[name] = entry.id }
+    }
+  }
+
   func isFree(_ name: String) -> Bool { state.withLock { $0.byName[name] == nil } }
 
   func remove(_ id: ObjectID) {

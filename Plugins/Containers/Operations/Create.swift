@@ -41,7 +41,9 @@ extension Lifecycle {
       await call.lease.hold("lock") { entry.lock.release() }
     }
     try table.insert(entry, name: name)
-    await call.lease.hold("name \(name)") { [table] in table.remove(id) }
+    await call.lease.hold("name \(name)") { [table] in
+      if entry.record.state.status != .dead { table.remove(id) }
+    }
 
     // A shim that was started without a record is nobody's, and the runtime's check ends it.
     async let prepared = attempt { () async throws(EngineError) -> Done in
@@ -49,10 +51,10 @@ extension Lifecycle {
     }
     let stored = await attempt { [record] () async throws(EngineError) -> ContainerRecord in
       var record = record
-      try await prepareStorage(&record, call)
+      try await prepareStorage(&record, entry, call)
       try await Storage.create(record, isRun: isRun, call)
       let durability: Durability = record.configuration.removesItself ? .process : .power
-      await hold("record of container \(name)", call) { (call) async throws(EngineError) in
+      await hold("record of container \(name)", of: entry, call) { (call) async throws(EngineError) in
         try await Storage.delete(id, durability: durability, call)
       }
       return record
@@ -65,12 +67,15 @@ extension Lifecycle {
   }
 
   /// Asks where the log goes and what the volumes are, and makes those that do not exist.
-  private func prepareStorage(_ record: inout ContainerRecord, _ call: Call) async throws(EngineError) {
+  private func prepareStorage(
+    _ record: inout ContainerRecord, _ entry: ContainerEntry, _ call: Call
+  ) async throws(EngineError) {
     let id = record.id
     if record.configuration.logDriver != "none" {
       let log = try await call.request(
         LogOpen(container: id, options: record.configuration.logOptions), driver: logDriver(record.configuration))
-      await hold("log of container \(record.name)", call) { [self, record] (call) async throws(EngineError) in
+      await hold("log of container \(record.name)", of: entry, call) {
+        [self, record] (call) async throws(EngineError) in
         try await removeLog(record, call)
       }
       record.logPath = log.path
@@ -85,7 +90,10 @@ extension Lifecycle {
         .internalFailure, "the volume catalog told of \(points.count) mounts where \(record.mounts.count) were asked")
     }
     record.mountPoints = points
-    await hold("volumes of container \(record.name)", call) { [record] (call) async throws(EngineError) in
+    entry.update { $0.record.mountPoints = points }
+    await hold("volumes of container \(record.name)", of: entry, call) { [record] (call) async throws(EngineError) in
+      // It is still in the table, and must not be taken for a user of its own volumes.
+      entry.update { $0.isBeingRemoved = true }
       for volume in record.anonymousVolumes {
         _ = try await call.request(VolumeRemove(volume: volume, force: true))
       }

@@ -45,7 +45,6 @@ extension Lifecycle {
       $0.record.state.wasStoppedByUser = wasStoppedByUser
       $0.execs = [:]
     }
-    FaultPoint.reach("containers.exit.recorded")
     if record.configuration.removesItself {
       do throws(EngineError) {
         try await destroy(entry, removesVolumes: true, call)
@@ -53,15 +52,17 @@ extension Lifecycle {
         log.error("container \(entry.id) could not be removed after its end: \(error)")
       }
     } else {
-      for error in await giveBack(record, call) {
-        log.error("container \(entry.id) left something behind: \(error)")
-      }
-      FaultPoint.reach("containers.exit.cleaned")
+      // First, because the runtime forgets how it ended; what a crash leaves after this is removed at the next start.
       do throws(EngineError) {
         try await Storage.write(StoredState(.stopped, entry.record), entry.id, call)
       } catch {
         log.error("the end of container \(entry.id) could not be stored: \(error)")
       }
+      FaultPoint.reach("containers.exit.stored")
+      for error in await giveBack(record, call) {
+        log.error("container \(entry.id) left something behind: \(error)")
+      }
+      FaultPoint.reach("containers.exit.cleaned")
     }
     let session = entry.update { state -> Session? in
       state.isActive = false

@@ -15,21 +15,22 @@ extension Lifecycle {
   /// committed here once the container runs and its state is stored. The entry's lock is held.
   ///
   /// - Parameter isRun: the container is new: undoing takes its writable layer too.
-  /// - Returns: warnings for people.
+  /// - Returns: the run that began, and warnings for people.
   func launch(
     _ entry: ContainerEntry, _ streams: StandardStreams, isRun: Bool, _ call: Call
-  ) async throws(EngineError) -> [String] {
+  ) async throws(EngineError) -> (session: Session, warnings: [String]) {
     let record = entry.record
+    let fresh = isRun ? entry : nil
     let shared = try sharedNamespaces(record)
     entry.update { $0.isActive = true }
     await call.lease.hold("start of container \(record.name)") { entry.update { $0.isActive = false } }
 
     let begun = StepClock.now
     async let attachment = attempt { () async throws(EngineError) -> (NetworkAttach.Reply?, UInt64) in
-      (try await attach(record, call), StepClock.now - begun)
+      (try await attach(record, fresh, call), StepClock.now - begun)
     }
     let prepared = await attempt { () async throws(EngineError) -> Local in
-      try await prepareLocal(record, isRun: isRun, call)
+      try await prepareLocal(record, fresh, call)
     }
     // Both branches have ended before either one's failure is undone.
     let attached = await attachment
@@ -46,7 +47,7 @@ extension Lifecycle {
         cgroupEntries: local.resources.entries, unifiedCgroup: local.resources.unified,
         portReservations: network?.reservations ?? [], streams: streams, logPath: record.logPath,
         logMaximumSize: record.logMaximumSize, logMaximumFiles: record.logMaximumFiles))
-    await hold("process of container \(record.name)", call) { (call) async throws(EngineError) in
+    await hold("process of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
       _ = try await call.request(RuntimeRemove(container: record.id))
     }
     clock.finish("start")
@@ -63,25 +64,36 @@ extension Lifecycle {
     running.state.started = started.started
     running.state.restartCount = record.state.restartCount
     try await Storage.write(StoredState(.running, running), entry.id, call)
+    // When the client's death has undone the former state already, this undoes what was just written over it.
+    await hold("state of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
+      if isRun {
+        try await Storage.delete(record.id, call)
+      } else {
+        try await Storage.write(StoredState(.stopped, entry.record), record.id, call)
+      }
+    }
     clock.finish("store")
     FaultPoint.reach("containers.run.stored")
     // The client may have gone: then this throws, and all of it is undone.
     try call.lease.commit()
     let steps = [StepTiming(step: "attach", nanoseconds: attachTime)] + local.timings + clock.steps
+    let session = Session()
     entry.update { [running] state in
       state.record = running
-      state.session = Session()
+      state.session = session
       state.timings = steps
     }
-    return local.resources.warnings + started.warnings
+    return (session, local.resources.warnings + started.warnings)
   }
 
-  private func attach(_ record: ContainerRecord, _ call: Call) async throws(EngineError) -> NetworkAttach.Reply? {
+  private func attach(
+    _ record: ContainerRecord, _ fresh: ContainerEntry?, _ call: Call
+  ) async throws(EngineError) -> NetworkAttach.Reply? {
     let endpoints = NetworkMode.endpoints(record.configuration)
     if endpoints.isEmpty { return nil }
     let reply = try await call.request(
       NetworkAttach(container: record.id, endpoints: endpoints, ports: record.configuration.ports))
-    await hold("network of container \(record.name)", call) { (call) async throws(EngineError) in
+    await hold("network of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
       _ = try await call.request(NetworkDetach(container: record.id))
     }
     FaultPoint.reach("containers.run.attached")
@@ -89,14 +101,16 @@ extension Lifecycle {
   }
 
   /// Root file system, volumes and cgroups: what does not need the network.
-  private func prepareLocal(_ record: ContainerRecord, isRun: Bool, _ call: Call) async throws(EngineError) -> Local {
+  private func prepareLocal(
+    _ record: ContainerRecord, _ fresh: ContainerEntry?, _ call: Call
+  ) async throws(EngineError) -> Local {
     let id = record.id
     var clock = StepClock()
     let root = try await call.request(
       SnapshotMount(container: id, layers: record.layers, discardable: record.configuration.removesItself)
     ).root
-    if isRun {
-      await hold("file system of container \(record.name)", call) { (call) async throws(EngineError) in
+    if fresh != nil {
+      await hold("file system of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
         _ = try await call.request(SnapshotRemove(container: id))
       }
     }
@@ -106,14 +120,14 @@ extension Lifecycle {
     if !record.mounts.isEmpty {
       mounts = try await call.request(
         VolumeMount(container: id, mounts: record.mounts, points: record.mountPoints, root: root))
-      await hold("mounts of container \(record.name)", call) { (call) async throws(EngineError) in
+      await hold("mounts of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
         _ = try await call.request(VolumeUnmount(container: id))
       }
       clock.finish("volumes")
       FaultPoint.reach("containers.run.volumes")
     }
     let resources = try await call.request(ResourceCreate(container: id, limits: record.configuration.limits))
-    await hold("cgroups of container \(record.name)", call) { (call) async throws(EngineError) in
+    await hold("cgroups of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
       _ = try await call.request(ResourceRemove(container: id))
     }
     clock.finish("cgroup")

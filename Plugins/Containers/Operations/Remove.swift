@@ -21,7 +21,8 @@ extension Lifecycle {
         // From here on a client that goes away changes nothing.
         let task = Task(executorPreference: bus.executor) { () -> Result<Void, EngineError> in
           await attempt { () async throws(EngineError) in
-            try await self.destroy(entry, removesVolumes: request.removesVolumes, self.ownCall)
+            try await self.destroy(
+              entry, removesVolumes: request.removesVolumes || record.configuration.removesItself, self.ownCall)
           }
         }
         try await task.value.get()

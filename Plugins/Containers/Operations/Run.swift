@@ -8,12 +8,12 @@ extension Lifecycle {
     _ request: ContainerRun, _ call: Call, _ sink: Sink<ContainerRunElement>
   ) async throws(EngineError) -> ExitStatus? {
     let (entry, session, warnings) = try await leased("run", call) {
-      (call) async throws(EngineError) -> (ContainerEntry, Session?, [String]) in
-      var (entry, warnings) = try await make(request.containerName, request.configuration, isRun: true, call)
-      warnings += try await launch(entry, streams(request.streams, request.configuration), isRun: true, call)
-      let session = entry.snapshot.session
+      (call) async throws(EngineError) -> (ContainerEntry, Session, [String]) in
+      let (entry, warnings) = try await make(request.containerName, request.configuration, isRun: true, call)
+      let streams = streams(request.streams, request.configuration)
+      let launched = try await launch(entry, streams, isRun: true, call)
       entry.lock.release()
-      return (entry, session, warnings)
+      return (entry, launched.session, warnings + launched.warnings)
     }
     try await sink.yield(.created(entry.id, warnings: warnings))
     try await sink.yield(.started)
@@ -42,7 +42,7 @@ extension Lifecycle {
 
   private func startLocked(
     _ entry: ContainerEntry, _ request: ContainerStart, _ call: Call
-  ) async throws(EngineError) -> (Session?, [String]) {
+  ) async throws(EngineError) -> (session: Session?, warnings: [String]) {
     let state = entry.snapshot
     switch state.record.state.status {
     case .running, .paused, .restarting:
@@ -57,15 +57,14 @@ extension Lifecycle {
     }
     guard table[entry.id] != nil else { throw EngineError(.notFound, "No such container: \(request.container)") }
     try await Storage.write(StoredState(.starting, state.record), entry.id, call)
-    await hold("state of container \(state.record.name)", call) { (call) async throws(EngineError) in
+    await hold("state of container \(state.record.name)", of: nil, call) { (call) async throws(EngineError) in
       try await Storage.write(StoredState(.stopped, entry.record), entry.id, call)
     }
     FaultPoint.reach("containers.start.recorded")
     do throws(EngineError) {
       _ = try await call.request(RuntimePrepare(container: entry.id))
       let streams = streams(request.streams, state.record.configuration)
-      let warnings = try await launch(entry, streams, isRun: false, call)
-      return (entry.snapshot.session, warnings)
+      return try await launch(entry, streams, isRun: false, call)
     } catch {
       entry.update { state in
         state.record.state.error = error.description

@@ -1,0 +1,211 @@
+import Contracts
+import Kernel
+import Synchronization
+import Testing
+
+@testable import ContainersPlugin
+
+@Suite struct RunTests {
+  @Test func runsDetachedAndShowsEverything() async throws {
+    let world = try await World()
+    let run = try await world.run("web") {
+      $0.ports = [PortBinding(transport: .tcp, hostAddress: "", hostPort: 8080, containerPort: 80)]
+      $0.mounts = [MountRequest(kind: .volume, source: "data", target: "/data")]
+    }
+    let id = try #require(run.id)
+    #expect(run.elements == [.created(id, warnings: ["no swap limit"]), .started])
+    let record = try await world.inspect("web")
+    #expect(record.state.status == .running && record.state.pid > 0)
+    #expect(record.endpoints.first?.address == "172.17.0.2")
+    #expect(record.publishedPorts.first?.hostPort == 8080)
+    #expect(record.cgroupPaths == ["cpu": "/cg"])
+    #expect(record.logPath == "/logs/\(id)")
+    #expect(record.configuration.hostname == id.short)
+    #expect(record.mountPoints.map(\.volume) == ["data"])
+    for prefix in [id.text, id.short, String(id.text.prefix(5)), "/web"] {
+      #expect(try await world.inspect(prefix).id == id)
+    }
+    let start = try #require(world.state.withLock { $0.starts.first })
+    #expect(start.portReservations.count == 1)
+    #expect(start.specification.generatedFiles["/etc/hosts"]?.contains("172.17.0.2\t\(id.short)\n") == true)
+    #expect(start.specification.generatedFiles["/etc/hostname"] == "\(id.short)\n")
+    #expect(try world.plugin.timings(of: "web").map(\.step).contains("start"))
+  }
+
+  @Test func removesEverythingBeforeTheReplyWithRm() async throws {
+    let world = try await World { $0.exitsAtOnce = 7 }
+    let run = try await world.run("once", detached: false) {
+      $0.removesItself = true
+      $0.mounts = [
+        MountRequest(kind: .volume, source: "", target: "/anonymous"),
+        MountRequest(kind: .volume, source: "kept", target: "/named"),
+      ]
+    }
+    #expect(run.status?.code == 7)
+    #expect(world.made == [])
+    #expect(world.records == [])
+    #expect(world.state.withLock { $0.volumes } == ["kept"])
+    #expect(world.state.withLock { $0.durabilities }.allSatisfy { $0 == .process })
+    #expect(world.calls.last == "record.write")
+    #expect(world.calls.count { $0 == "record.write" } == 3)
+    #expect(await failure { _ = try await world.inspect("once") }?.message == "No such container: once")
+  }
+
+  @Test func keepsTheRecordOfAnEndedContainer() async throws {
+    let world = try await World {
+      $0.exitsAtOnce = 137; $0.oomKills = 1
+    }
+    let run = try await world.run("kept", detached: false)
+    #expect(run.status?.code == 137)
+    let record = try await world.inspect("kept")
+    #expect(record.state.status == .exited && record.state.exitCode == 137 && record.state.wasKilledForMemory)
+    #expect(record.state.pid == 0 && record.endpoints.isEmpty)
+    let id = try #require(run.id)
+    #expect(world.made == ["snapshot \(id)", "log \(id)"])
+    #expect(world.state.withLock { $0.durabilities.first } == .power)
+  }
+
+  static let steps = [
+    "image.resolve", "runtime.prepare", "log.open", "volume.prepare", "record.write", "network.attach",
+    "snapshot.mount", "volume.mount", "resource.create", "runtime.start",
+  ]
+
+  @Test(arguments: steps, [false, true])
+  func undoesEverythingWhenAStepFails(step: String, removesItself: Bool) async throws {
+    let world = try await World()
+    world.fail(step, EngineError(.commandNotFound, "exec: \"x\": not found"))
+    let error = await failure {
+      try await world.run("broken") {
+        $0.removesItself = removesItself
+        $0.mounts = [MountRequest(kind: .volume, source: "", target: "/v")]
+      }
+    }
+    #expect(error?.code == .commandNotFound)
+    #expect(error?.message == "exec: \"x\": not found")
+    #expect(world.made == [])
+    #expect(world.records == [])
+    #expect(world.state.withLock { $0.volumes } == [])
+    #expect(try await world.bus.request(ContainerList(all: true)) == [])
+    // The name is free again.
+    #expect(try await world.run("broken").id != nil)
+  }
+
+  @Test func undoesInReverseOrder() async throws {
+    let world = try await World()
+    world.fail("runtime.start")
+    _ = await failure { try await world.run { $0.mounts = [MountRequest(kind: .tmpfs, source: "", target: "/t")] } }
+    let undone = world.calls.drop { $0 != "runtime.start" }.dropFirst().filter { $0 != "network.detach" }
+    #expect(undone == ["resource.remove", "volume.unmount", "snapshot.remove", "record.write", "log.remove"])
+    #expect(world.calls.contains("network.detach"))
+  }
+
+  @Test func undoesWhenTheSecondRecordCannotBeWritten() async throws {
+    let world = try await World()
+    world.state.withLock { $0.gated = ["runtime.start"] }
+    let run = Task { await failure { try await world.run("late") } }
+    #expect(await world.reachedGate.wait(.seconds(20), by: world.bus.timekeeper) == true)
+    world.fail("record.write")
+    world.gate.resolve(true)
+    #expect(await run.value?.message == "injected")
+    #expect(world.made == [] && world.records == [])
+  }
+
+  @Test func undoesWhenTheClientDiesInTheMiddle() async throws {
+    let world = try await World()
+    world.state.withLock { $0.gated = ["runtime.start"] }
+    let lease = Lease()
+    let run = Task { await failure { try await world.run("orphan", lease: lease) } }
+    #expect(await world.reachedGate.wait(.seconds(20), by: world.bus.timekeeper) == true)
+    run.cancel()
+    await lease.release()
+    world.gate.resolve(true)
+    #expect(await run.value?.code == .cancelled)
+    #expect(world.made == [] && world.records == [])
+    #expect(try await world.bus.request(ContainerList(all: true)) == [])
+  }
+
+  @Test func goesOnWhenTheClientOfAForegroundRunDies() async throws {
+    let world = try await World()
+    let lease = Lease()
+    let run = Task { await failure { try await world.run("on", detached: false, lease: lease) } }
+    #expect(await world.eventually { (try? await world.inspect("on"))?.state.status == .running })
+    run.cancel()
+    #expect(await run.value?.code == .cancelled)
+    await lease.release()
+    #expect(try await world.inspect("on").state.status == .running)
+    #expect(
+      Set(world.made.map { $0.prefix { $0 != " " } })
+        == ["shim", "process", "network", "cgroup", "snapshot", "log"])
+  }
+
+  @Test func letsGoOnDetach() async throws {
+    let world = try await World()
+    let run = Task { try await world.run("tty", detached: false) { $0.hasTerminal = true } }
+    #expect(await world.eventually { (try? await world.inspect("tty"))?.state.status == .running })
+    let id = try await world.inspect("tty").id
+    #expect(
+      await world.eventually {
+        await world.bus.publish(RuntimeDetached(container: id, exec: nil))
+        return true
+      })
+    let result = try await run.value
+    #expect(result.status == nil)
+    #expect(result.elements.last == .detached)
+    #expect(try await world.inspect("tty").state.status == .running)
+  }
+
+  @Test func refusesATakenName() async throws {
+    let world = try await World()
+    let id = try #require(try await world.run("db").id)
+    let error = await failure { try await world.run("db") }
+    #expect(error?.code == .conflict)
+    #expect(
+      error?.message
+        == "Conflict. The container name \"/db\" is already in use by container \"\(id)\". You have to remove (or "
+        + "rename) that container to be able to reuse that name.")
+    #expect(world.made.allSatisfy { $0.contains(id.text) })
+    #expect(try await world.bus.request(ContainerList(all: true)).map(\.id) == [id])
+  }
+
+  @Test func runsAHundredAtOnce() async throws {
+    let world = try await World { $0.exitsAtOnce = 0 }
+    try await withThrowingTaskGroup(of: Int32?.self) { group in
+      for _ in 0..<100 {
+        group.addTask(executorPreference: world.bus.executor) {
+          try await world.run(detached: false) { $0.removesItself = true }.status?.code
+        }
+      }
+      for try await code in group { #expect(code == 0) }
+    }
+    #expect(world.made == [] && world.records == [])
+  }
+
+  @Test func joinsAnothersNetwork() async throws {
+    let world = try await World()
+    let error = await failure {
+      try await world.run {
+        $0.networkMode = "container:db"
+        $0.ports = [PortBinding(transport: .tcp, hostAddress: "", hostPort: 1, containerPort: 1)]
+      }
+    }
+    #expect(error?.message == "No such container: db")
+    let id = try #require(try await world.run("db").id)
+    try await world.run("web") { $0.networkMode = "container:db" }
+    let start = try #require(world.state.withLock { $0.starts.last })
+    #expect(start.networkNamespace == nil)
+    #expect(start.specification.namespaces[.network] == .process(try await world.inspect("db").state.pid))
+    #expect(start.specification.hostname == id.short)
+    #expect(start.specification.generatedFiles["/etc/hosts"]?.contains("172.17.0.2\t\(id.short)\n") == true)
+    #expect(world.state.withLock { $0.attaches.count } == 1)
+    _ = try await world.bus.request(ContainerStop(container: "db", timeout: nil, signal: nil))
+    let refused = await failure { try await world.run { $0.networkMode = "container:db" } }
+    #expect(refused?.message == "cannot join network of a non running container: \(id)")
+    let conflict = await failure {
+      try await world.run {
+        $0.networkMode = "container:db"
+        $0.publishesAllPorts = true
+      }
+    }
+    #expect(conflict?.message == "conflicting options: port publishing and the container type network mode")
+  }
+}
