@@ -7,7 +7,7 @@ import Logging
 public final class ContainersPlugin: Plugin {
   public static let manifest = PluginManifest(
     name: "containers", role: "container",
-    dependencies: ["records", "image", "snapshot", "network", "volume-catalog", "resource", "runtime", "log"])
+    dependencies: ["records", "image", "snapshot", "network-catalog", "volume-catalog", "resource", "runtime", "log"])
 
   private let lifecycle: Lifecycle
   private let bus: Bus

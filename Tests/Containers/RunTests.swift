@@ -167,6 +167,16 @@ import Testing
     #expect(try await world.bus.request(ContainerList(all: true)).map(\.id) == [id])
   }
 
+  @Test func refusesAnUnknownLogDriverAndOpensNoneForNone() async throws {
+    let world = try await World()
+    let error = await failure { try await world.run { $0.logDriver = "syslog" } }
+    #expect(error?.message == "logger: no log driver named 'syslog' is registered")
+    try await world.run("quiet") { $0.logDriver = "none" }
+    #expect(try await world.inspect("quiet").logPath == "")
+    _ = try await world.bus.request(ContainerRemove(container: "quiet", force: true, removesVolumes: false))
+    #expect(world.calls.allSatisfy { !$0.hasPrefix("log.") } && world.made == [])
+  }
+
   @Test func runsAHundredAtOnce() async throws {
     let world = try await World { $0.exitsAtOnce = 0 }
     try await withThrowingTaskGroup(of: Int32?.self) { group in

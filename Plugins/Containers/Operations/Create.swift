@@ -72,8 +72,7 @@ extension Lifecycle {
   ) async throws(EngineError) {
     let id = record.id
     if record.configuration.logDriver != "none" {
-      let log = try await call.request(
-        LogOpen(container: id, options: record.configuration.logOptions), driver: logDriver(record.configuration))
+      let log = try await openLog(record, call)
       await hold("log of container \(record.name)", of: entry, call) {
         [self, record] (call) async throws(EngineError) in
         try await removeLog(record, call)
@@ -99,6 +98,16 @@ extension Lifecycle {
       }
     }
     FaultPoint.reach("containers.create.volumes")
+  }
+
+  private func openLog(_ record: ContainerRecord, _ call: Call) async throws(EngineError) -> LogOpen.Reply {
+    let driver = logDriver(record.configuration)
+    do throws(EngineError) {
+      return try await call.request(
+        LogOpen(container: record.id, options: record.configuration.logOptions), driver: driver)
+    } catch where error.code == .notFound && !driver.isEmpty {
+      throw EngineError(.invalidArgument, "logger: no log driver named '\(driver)' is registered", because: error)
+    }
   }
 
   /// The driver to route log messages to; the default answers when none is named.
