@@ -69,6 +69,8 @@ extension Lifecycle {
         if let pid = alive[entry.id] { state.record.state.pid = pid }
       }
     }
+    // One second for all of them together.
+    let patience = StepClock.now + 1_000_000_000
     for entry in entries {
       guard let signal = adopting.withLock({ $0[entry.id] }) else { continue }
       if alive[entry.id] != nil {
@@ -78,7 +80,8 @@ extension Lifecycle {
         continue
       }
       // The runtime tells how it ended after its reply; after a reboot it has nothing to tell.
-      let status = await signal.wait(.seconds(1), by: bus.timekeeper)
+      let left = Int64(patience) - Int64(StepClock.now)
+      let status = await signal.wait(.nanoseconds(max(0, left)), by: bus.timekeeper)
       await settle(entry, status ?? lost)
     }
   }

@@ -105,7 +105,7 @@ extension Lifecycle {
     do throws(EngineError) {
       return try await call.request(
         LogOpen(container: record.id, options: record.configuration.logOptions), driver: driver)
-    } catch where error.code == .notFound && !driver.isEmpty {
+    } catch  where error.code == .notFound && !driver.isEmpty {
       throw EngineError(.invalidArgument, "logger: no log driver named '\(driver)' is registered", because: error)
     }
   }

@@ -6,10 +6,9 @@ extension Lifecycle {
   /// The runtime told that a container ended. What follows takes the container's lock, so it runs in a task of its
   /// own: the runtime must not wait for it, because it is asked to remove the container in the course of it.
   func exited(_ event: RuntimeExited) {
-    if let waiting = adopting.withLock({ $0[event.container] }) {
-      waiting.resolve(event.status)
-      return
-    }
+    // Under the lock, so that whoever takes the signal out of the table afterwards sees what it was told.
+    let isAwaited = adopting.withLock { $0[event.container]?.resolve(event.status) != nil }
+    if isAwaited { return }
     guard let entry = table[event.container] else { return }
     Task(executorPreference: bus.executor) { await self.settle(entry, event.status) }
   }
