@@ -35,7 +35,8 @@ extension Lifecycle {
         }
       }
     }
-    if !warnings.isEmpty { try await sink.yield(.created(entry.id, warnings: warnings)) }
+    // An attached client learns the ID, under which it passes signals on.
+    if request.isAttached || !warnings.isEmpty { try await sink.yield(.created(entry.id, warnings: warnings)) }
     try await sink.yield(.started)
     return request.isAttached ? try await watch(session, sink) : nil
   }
