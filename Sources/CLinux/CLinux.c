@@ -1,5 +1,6 @@
 #include "CLinux.h"
 
+#include <linux/bpf.h>
 #include <string.h>
 #include <sys/syscall.h>
 
@@ -85,6 +86,26 @@ int linux_memfd_create(const char *name, unsigned int flags) { return (int)sysca
 int linux_personality(unsigned long persona) { return (int)syscall(SYS_personality, persona); }
 
 char **linux_environment(void) { return environ; }
+
+int linux_bpf_load_device_program(const uint64_t *instructions, unsigned int count) {
+  union bpf_attr attributes;
+  memset(&attributes, 0, sizeof(attributes));
+  attributes.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
+  attributes.insns = (uint64_t)(uintptr_t)instructions;
+  attributes.insn_cnt = count;
+  attributes.license = (uint64_t)(uintptr_t)"Apache-2.0";
+  return (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof(attributes));
+}
+
+int linux_bpf_attach_device_program(int cgroup, int program) {
+  union bpf_attr attributes;
+  memset(&attributes, 0, sizeof(attributes));
+  attributes.target_fd = (uint32_t)cgroup;
+  attributes.attach_bpf_fd = (uint32_t)program;
+  attributes.attach_type = BPF_CGROUP_DEVICE;
+  attributes.attach_flags = BPF_F_ALLOW_MULTI;
+  return (int)syscall(SYS_bpf, BPF_PROG_ATTACH, &attributes, sizeof(attributes));
+}
 
 int linux_errno(void) { return errno; }
 

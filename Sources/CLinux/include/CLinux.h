@@ -86,6 +86,10 @@ int linux_memfd_create(const char *name, unsigned int flags);
 int linux_personality(unsigned long persona);
 /// environ(7), which Swift finds ambiguous.
 char **linux_environment(void);
+/// bpf(2), BPF_PROG_LOAD of a BPF_PROG_TYPE_CGROUP_DEVICE program of `count` instructions.
+int linux_bpf_load_device_program(const uint64_t *instructions, unsigned int count);
+/// bpf(2), BPF_PROG_ATTACH of such a program to an open cgroup v2 directory (BPF_F_ALLOW_MULTI).
+int linux_bpf_attach_device_program(int cgroup, int program);
 /// errno of the calling thread, for callers that must not rely on Swift's overlay (after clone3).
 int linux_errno(void);
 /// WIFEXITED and its companions.
