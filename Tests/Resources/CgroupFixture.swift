@@ -19,8 +19,7 @@ final class CgroupFixture: Sendable {
   let directory: String
 
   init(
-    layout: CgroupLayout? = nil, after former: CgroupFixture? = nil,
-    tree: String? = nil
+    layout: CgroupLayout? = nil, isSimulated: Bool = true, after former: CgroupFixture? = nil
   ) async throws {
     if let former {
       instance = former.instance
@@ -43,7 +42,7 @@ final class CgroupFixture: Sendable {
       plugin = CgroupsPlugin(
         host: host, layout: layout,
         machine: MachineResources(cpus: 2, onlineCPUs: "0-1", onlineMemoryNodes: "0", memory: 1 << 30),
-        files: ControlFiles(isSimulated: true))
+        files: ControlFiles(isSimulated: isSimulated))
     } else {
       plugin = try CgroupsPlugin(host: host)
     }

@@ -89,6 +89,41 @@ import Testing
     #expect(fixture.presentPaths() == [])
   }
 
+  /// The unified hierarchy alone, as on a machine with nothing but cgroup v2.
+  @Test func onTheUnifiedHierarchyAProgramGuardsTheDevices() async throws {
+    let hybrid = CgroupLayout(
+      mountinfo: try Files.readText("/proc/self/mountinfo"), subsystems: "",
+      unifiedControllers: { (try? Files.readText("\($0)/cgroup.controllers")) ?? "" })
+    var layout = hybrid
+    layout.mounts = hybrid.mounts.filter { $0.version == .v2 }
+    guard !layout.mounts.isEmpty else { return }
+    let fixture = try await CgroupFixture(layout: layout, isSimulated: false)
+    let id = ObjectID.random()
+    let created = try await fixture.bus.request(ResourceCreate(container: id, limits: ResourceLimits()))
+    #expect(created.entries.isEmpty)
+    #expect(created.warnings == [])
+    let node = "\(fixture.directory)/node"
+    let script =
+      "mknod \(node) c 1 11 || exit 9; for i in null zero full random urandom ptmx; do : < /dev/$i || exit 8; done"
+    #expect(wait(for: try spawn("exec 2>/dev/null; \(script); : < \(node)", in: created)) == 2)
+    #expect(Files.exists(node))
+    let block = "exec 2>/dev/null; mknod \(node)2 b 1 3 || exit 9; : < \(node)2"
+    #expect(wait(for: try spawn(block, in: created)) == 2)
+    let pid = try spawn("exec sleep 60", in: created)
+    try await fixture.waitForProcess(pid, in: id)
+    #expect(try await fixture.bus.request(ResourceRead(container: id)).pids == 1)
+    _ = try await fixture.bus.request(ResourceRemove(container: id))
+    #expect(wait(for: pid) == 128 + SIGKILL)
+    var all = ResourceLimits()
+    all.allowsAllDevices = true
+    let privileged = try await fixture.bus.request(ResourceCreate(container: id, limits: all))
+    #expect(wait(for: try spawn(": < \(node)", in: privileged)) == 0)
+    _ = try await fixture.bus.request(ResourceRemove(container: id))
+    #expect(try await fixture.settle() == [])
+    await fixture.close()
+    #expect(fixture.presentPaths() == [])
+  }
+
   @Test func limitsOfARunningContainerChange() async throws {
     let fixture = try await CgroupFixture()
     let id = ObjectID.random()

@@ -19,7 +19,8 @@ enum CgroupUsage {
   ///   - read: the content of a controller's file in the container's group, or nil.
   ///   - threads: counts the container's threads, where it has no group of the pids controller that does.
   static func gather(
-    versions: [String: CgroupMount.Version], hostMemory: UInt64, read: (_ controller: String, _ file: String) -> String?,
+    versions: [String: CgroupMount.Version], hostMemory: UInt64,
+    read: (_ controller: String, _ file: String) -> String?,
     threads: () -> UInt64
   ) -> ResourceUsage {
     var usage = ResourceUsage(cpuNanoseconds: 0, memory: 0, memoryLimit: hostMemory, pids: 0, oomKills: 0)

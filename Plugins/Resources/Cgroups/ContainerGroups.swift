@@ -38,6 +38,8 @@ final class ContainerGroups: Sendable {
   let versions: [String: CgroupMount.Version]
   let machine: MachineResources
   let state: Mutex<State>
+  private let files: ControlFiles
+  private let program = Mutex<Descriptor?>(nil)
 
   static let groupKind = "cgroup"
   static let parentKind = "parent"
@@ -50,6 +52,7 @@ final class ContainerGroups: Sendable {
     self.host = host
     self.layout = layout
     self.machine = machine
+    self.files = files
     let name = host.instance.isDefault ? "engine" : "engine-\(host.instance.hash)"
     hierarchies = layout.mounts.sorted { $0.version == .v2 && $1.version == .v1 }
       .map { CgroupHierarchy(mount: $0, name: name, files: files) }
@@ -106,7 +109,7 @@ final class ContainerGroups: Sendable {
     do throws(EngineError) {
       var reply = ResourceCreate.Reply(entries: [], unified: nil, paths: [:], warnings: warnings)
       for index in needed { try make(hierarchies[index], group, writes, &reply) }
-      try enterDevices(limits, needed, &reply)
+      if !limits.allowsAllDevices { try restrictDevices(needed, &reply) }
       return reply
     } catch {
       try? remove(container)
@@ -193,15 +196,20 @@ final class ContainerGroups: Sendable {
     }
   }
 
-  /// Every unprivileged container enters the engine's own group of the devices hierarchy, whose rules hold for it.
-  private func enterDevices(
-    _ limits: ResourceLimits, _ needed: [Int], _ reply: inout ResourceCreate.Reply
-  ) throws(EngineError) {
-    guard !limits.allowsAllDevices,
-      let index = hierarchies.firstIndex(where: { $0.mount.version == .v1 && $0.carries("devices") }),
-      !needed.contains(index)
-    else { return }
-    do {
+  /// Every unprivileged container enters the engine's own group of the devices hierarchy, whose rules hold for it; in
+  /// v2 its own group asks the program.
+  private func restrictDevices(_ needed: [Int], _ reply: inout ResourceCreate.Reply) throws(EngineError) {
+    guard let index = hierarchies.firstIndex(where: { $0.mount.version == .v1 && $0.carries("devices") }) else {
+      guard let group = reply.unified, !files.isSimulated else { return }
+      do throws(SystemCallError) {
+        try DeviceProgram.attach(try loadedProgram(), to: group)
+      } catch {
+        reply.warnings.append("Your kernel cannot restrict the container's devices: \(error)")
+      }
+      return
+    }
+    if needed.contains(index) { return }
+    do throws(SystemCallError) {
       let directory = try hierarchies[index].directory()
       reply.entries.append(
         Descriptor(adopting: try hierarchies[index].files.openEntry(at: directory.number, "tasks").release()))
@@ -209,6 +217,14 @@ final class ContainerGroups: Sendable {
     } catch {
       throw EngineError(.internalFailure, "the cgroup \(hierarchies[index].path) cannot be entered: \(error)")
     }
+  }
+
+  /// The program that restricts devices in v2, loaded when it is needed for the first time.
+  private func loadedProgram() throws(SystemCallError) -> Descriptor {
+    if let program = program.withLock({ $0 }) { return program }
+    let loaded = try DeviceProgram.load()
+    program.withLock { $0 = loaded }
+    return loaded
   }
 
   // MARK: Limits

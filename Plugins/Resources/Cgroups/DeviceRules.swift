@@ -4,14 +4,17 @@ import LinuxSystem
 /// and read it. The list is that of Docker and runc (OCI runtime specification, "Default Devices").
 ///
 /// It is set once on the engine's own group in the v1 `devices` hierarchy, which every unprivileged container enters:
-/// they need no group each there. A privileged container stays outside.
+/// they need no group each there. A privileged container stays outside. In v2 `DeviceProgram` does the same.
 enum DeviceRules {
-  /// Type, major:minor and access, as devices.allow takes them: making any node is allowed, opening only these.
-  static let allowed = [
-    "c *:* m", "b *:* m",
-    "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm",  // null, zero, full, random, urandom
-    "c 5:0 rwm", "c 5:1 rwm", "c 5:2 rwm", "c 136:* rwm",  // tty, console, ptmx, pts
+  /// Character devices that may be opened, by major and minor; a nil minor stands for all.
+  static let opened: [(major: Int32, minor: Int32?)] = [
+    (1, 3), (1, 5), (1, 7), (1, 8), (1, 9),  // null, zero, full, random, urandom
+    (5, 0), (5, 1), (5, 2), (136, nil),  // tty, console, ptmx, pts
   ]
+
+  /// As devices.allow takes them: making any node is allowed, opening only these.
+  static let allowed =
+    ["c *:* m", "b *:* m"] + opened.map { "c \($0.major):\($0.minor.map { "\($0)" } ?? "*") rwm" }
 
   /// Restricts a group. On one that is restricted already nothing is taken away, not even for a moment, because
   /// containers run in it.
