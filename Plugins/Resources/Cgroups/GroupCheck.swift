@@ -1,5 +1,6 @@
 import Contracts
 import Kernel
+import LinuxSystem
 
 /// Comparing the journal with the cgroup file systems and the containers that run.
 extension ContainerGroups {
@@ -28,12 +29,13 @@ extension ContainerGroups {
     for name in draining.keys.sorted() { report(.draining, name, in: present[name] ?? []) }
     let recorded = Set(groups.values.map(\.name)).union(draining.keys)
     for (name, found) in present.sorted(by: { $0.key < $1.key }) where !recorded.contains(name) {
-      // It may have been made or begun to drain since the state was looked at.
+      // It may have been made, begun to drain or been removed since: one that is still there and still nobody's is left.
       let isKnown = state.withLock { state in
         state.draining[name] != nil || state.groups.values.contains { $0.name == name }
       }
-      if isKnown { continue }
-      report(.leftover, name, in: found)
+      let left = found.filter { Files.isDirectory("\($0.path)/\(name)") }
+      if isKnown || left.isEmpty { continue }
+      report(.leftover, name, in: left)
       if request.repair { drainUnrecorded(name) }
     }
     if request.repair { startReaper() }
