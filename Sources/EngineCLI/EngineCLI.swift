@@ -60,7 +60,9 @@ public enum EngineCLI {
     do {
       let (options, arguments) = try Parser(flags: command.flags(), isInterspersed: command.isInterspersed).parse(words)
       if let complaint = command.complaint(about: arguments.count, spelling: spelling) {
-        throw Failure("\(complaint)\n\n\(usage)\n\nSee 'engine \(spelling) --help' for more information")
+        throw Failure(
+          "\(complaint)\n\n\(usage)\n\nSee 'engine \(spelling) --help' for more information",
+          status: command.spellings[0] == "run" ? 125 : 1)
       }
       return try command.run(
         Invocation(command: command, spelling: spelling, options: options, arguments: arguments, global: global))

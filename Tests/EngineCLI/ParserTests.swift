@@ -5,15 +5,16 @@ import Testing
 
 @Suite struct ParserTests {
   private static func read(_ words: [String]) -> String {
-    do {
+    do throws(ParseError) {
       let (options, arguments) = try Parser(flags: ContainerFlags.run(), isInterspersed: false).parse(words)
       let names = ContainerFlags.run().map(\.name).filter(options.isSet).sorted()
       let flags = names.map { "\($0)=\(options.list($0).joined(separator: "|"))" }
       return (flags + ["--"] + arguments).joined(separator: " ")
-    } catch .help {
-      return "help"
-    } catch .invalid(let why) {
-      return why
+    } catch {
+      return switch error {
+      case .help: "help"
+      case .invalid(let why): why
+      }
     }
   }
 

@@ -100,8 +100,12 @@ import Testing
 
   @Test(arguments: [
     ("type=bind,src=/a,dst=/b,readonly", "bind /a /b ro"),
-    ("type=bind,source=/a,target=/b,ro=false,bind-propagation=rslave,bind-nonrecursive", "bind /a /b nonrecursive rslave"),
-    ("dst=/b", "volume  /b"), ("src=data,destination=/b,volume-nocopy=true,volume-subpath=x/y", "volume data /b nocopy sub=x/y"),
+    (
+      "type=bind,source=/a,target=/b,ro=false,bind-propagation=rslave,bind-nonrecursive",
+      "bind /a /b nonrecursive rslave"
+    ),
+    ("dst=/b", "volume  /b"),
+    ("src=data,destination=/b,volume-nocopy=true,volume-subpath=x/y", "volume data /b nocopy sub=x/y"),
     (
       "type=volume,src=data,dst=/b,volume-driver=local,volume-opt=type=nfs,\"volume-opt=o=addr=h,rw\"",
       "volume data /b driver=local o=addr=h,rw type=nfs"
@@ -159,8 +163,11 @@ import Testing
   }
 
   @Test(arguments: [
-    ("net1", "net1 - - -"), ("name=n,alias=a,alias=b,ip=10.0.0.2,mac-address=02:42:AC:11:00:02",
-      "n a,b 10.0.0.2 02:42:ac:11:00:02"), ("name=a,zz=c", "invalid field key zz"), ("ip=10.0.0.2", "no name set for network"),
+    ("net1", "net1 - - -"),
+    (
+      "name=n,alias=a,alias=b,ip=10.0.0.2,mac-address=02:42:AC:11:00:02",
+      "n a,b 10.0.0.2 02:42:ac:11:00:02"
+    ), ("name=a,zz=c", "invalid field key zz"), ("ip=10.0.0.2", "no name set for network"),
     ("name=n,ip=1", "invalid IPv4 address: 1"), ("name=n,mac-address=1", "1 is not a valid mac address"),
   ])
   func networks(input: String, expected: String) {
@@ -181,16 +188,19 @@ import Testing
   }
 
   @Test(arguments: [
-    ("web", true), ("a1", true), ("a_b.c-d", true), ("a", false), ("", false), ("-a", false), ("a/b", false), ("é1", false),
+    ("web", true), ("a1", true), ("a_b.c-d", true), ("a", false), ("", false), ("-a", false), ("a/b", false),
+    ("é1", false),
   ])
   func names(input: String, isValid: Bool) {
     #expect(ObjectName.isValid(input) == isValid)
   }
 
-  @Test(arguments: [
-    ("1h30m", 5_400_000_000_000), ("42m", 2_520_000_000_000), ("1.5s", 1_500_000_000), ("300ms", 300_000_000), ("0", 0),
-    ("-2s", -2_000_000_000), ("", nil), ("5", nil), ("x", nil), ("5d", nil),
-  ] as [(String, Int64?)])
+  @Test(
+    arguments: [
+      ("1h30m", 5_400_000_000_000), ("42m", 2_520_000_000_000), ("1.5s", 1_500_000_000), ("300ms", 300_000_000),
+      ("0", 0),
+      ("-2s", -2_000_000_000), ("", nil), ("5", nil), ("x", nil), ("5d", nil),
+    ] as [(String, Int64?)])
   func durations(input: String, expected: Int64?) {
     #expect(GoDuration.parse(input) == expected)
   }
@@ -205,8 +215,10 @@ import Testing
     #expect(text { () throws(EngineError) in try Moment.parse(input, now: now) } == expected)
   }
 
-  @Test(arguments: [("", true), ("ctrl-p,ctrl-q", true), ("a,b", true), ("ctrl-@", true), ("zz", false), ("ctrl-1", false)])
+  @Test(arguments: [
+    ("", true), ("ctrl-p,ctrl-q", true), ("a,b", true), ("ctrl-@", true), ("zz", false), ("ctrl-1", false),
+  ])
   func detachKeys(input: String, isValid: Bool) {
-    #expect((try? DetachKeys.check(input)) != nil == isValid)
+    #expect(((try? DetachKeys.check(input)) != nil) == isValid)
   }
 }

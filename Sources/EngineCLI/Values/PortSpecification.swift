@@ -9,9 +9,12 @@ struct PortSpecification: Equatable, Sendable {
     let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
     let transport = try Self.transport(parts.count == 2 ? parts[1] : "tcp", of: text)
     var fields = parts[0].split(separator: ":", omittingEmptySubsequences: false)
-    if parts[0].hasPrefix("[") || fields.count > 3 {
-      throw EngineError(
-        .unsupported, "invalid publish specification \"\(text)\": publishing on an IPv6 address is not supported yet")
+    func refuse(_ code: EngineError.Code, _ why: String) -> EngineError {
+      EngineError(code, "invalid publish specification \"\(text)\": \(why)")
+    }
+    if parts[0].hasPrefix("[") { throw refuse(.unsupported, "publishing on an IPv6 address is not supported yet") }
+    guard fields.count <= 3 else {
+      throw refuse(.invalidArgument, "write [HOST_ADDRESS:][HOST_PORT:]CONTAINER_PORT[/PROTOCOL]")
     }
     let container = fields.removeLast()
     let host = fields.popLast() ?? ""
