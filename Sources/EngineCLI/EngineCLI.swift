@@ -113,24 +113,4 @@ enum Reports {
     default: "Error response from engine: \(error)"
     }
   }
-
-  /// Does something for each of several objects; one that fails is reported and the others are done all the same.
-  ///
-  /// - Returns: the exit status: 1 when any failed.
-  static func each(_ names: [String], _ body: (String) throws -> Void) throws -> Int32 {
-    var status: Int32 = 0
-    for name in names {
-      do {
-        try body(name)
-      } catch let failure as Failure {
-        throw failure
-      } catch {
-        let error = EngineError(wrapping: error)
-        Console.error(line(error))
-        status = 1
-        if error.code == .unavailable { return status }
-      }
-    }
-    return status
-  }
 }

@@ -66,7 +66,7 @@ import Testing
       text == """
         CONTAINER ID   IMAGE     COMMAND                  CREATED       STATUS                     PORTS                  NAMES
         aaaaaaaaaaaa   nginx     "/docker-entrypoint.…"   2 hours ago   Up 3 minutes               0.0.0.0:8080->80/tcp   web
-        bbbbbbbbbbbb   busybox   "sh -c \\"echo \\"hi\\"\\""   2 hours ago   Exited (3) 5 seconds ago                          done
+        bbbbbbbbbbbb   busybox   "sh -c 'echo \\"hi\\"'"    2 hours ago   Exited (3) 5 seconds ago                          done
 
         """)
   }

@@ -29,7 +29,9 @@ enum ContainerListing {
   private static func row(
     _ container: ContainerRecord, size: Size?, truncates: Bool, now: Timestamp
   ) -> [String: String] {
-    let command = ([container.path] + container.arguments).joined(separator: " ")
+    // Docker's engine quotes the arguments that have spaces.
+    let arguments = container.arguments.map { $0.contains(" ") ? "'\($0)'" : $0 }
+    let command = ([container.path] + arguments).joined(separator: " ")
     let mounts = container.mountPoints.map { $0.volume.isEmpty ? $0.source : $0.volume }.filter { !$0.isEmpty }
     return [
       "ID": truncates ? container.id.short : container.id.text,

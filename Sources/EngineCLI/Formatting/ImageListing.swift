@@ -64,7 +64,8 @@ enum ImageListing {
     guard row.repository != "<none>" else { return false }
     let familiar = (try? ImageReference(parsing: pattern)).map { ($0.familiarRepository, $0.tag ?? "latest") }
     if let familiar, familiar.0 == row.repository {
-      return familiar.1 == row.tag || !pattern.dropFirst(pattern.lastIndex(of: "/").map { _ in 0 } ?? 0).contains(":")
+      let lastPart = pattern.split(separator: "/").last ?? ""
+      return familiar.1 == row.tag || !lastPart.contains(":")
     }
     return Glob.matches(row.repository, pattern) || Glob.matches("\(row.repository):\(row.tag)", pattern)
   }

@@ -15,7 +15,7 @@ enum Completions {
     }
     guard case .command(let command, _, _)? = try? CommandTable.find(Array(before)) else {
       let group = "\(before[0]) "
-      return CommandTable.commands.flatMap(\.spellings).filter { $0.hasPrefix(group) }
+      return CommandTable.commands.compactMap { $0.spellings.first { $0.hasPrefix(group) } }
         .map { String($0.dropFirst(group.count)) }.filter { $0.hasPrefix(typed) }.sorted()
     }
     guard typed.hasPrefix("-") else { return [] }
