@@ -44,19 +44,20 @@ let core: [Target] = [
 /// A built-in plugin: its folder under `Plugins/`, and what it links beyond the kernel and the contracts.
 func plugin(_ name: String, _ folder: String, _ libraries: [Target.Dependency] = []) -> Target {
   .target(
-    name: name, dependencies: ["Contracts", "Kernel", "LinuxSystem"] + libraries, path: "Plugins/\(folder)")
+    name: name, dependencies: ["Contracts", "Wire", "Kernel", "LinuxSystem", "CLinux"] + libraries,
+    path: "Plugins/\(folder)")
 }
 
 let plugins: [Target] = [
-  plugin("ContainersPlugin", "Containers", ["Wire", "CLinux"]),
-  plugin("ImagesPlugin", "Images", ["ContentStreams", "CArchive", "CLinux", "Wire"]),
+  plugin("ContainersPlugin", "Containers"),
+  plugin("ImagesPlugin", "Images", ["ContentStreams", "CArchive"]),
   plugin("SQLiteRecordsPlugin", "Records/SQLite", ["CSQLite"]),
-  plugin("OverlaySnapshotsPlugin", "Snapshots/Overlay", ["ContentStreams", "CArchive", "CLinux"]),
-  plugin("NetworkCatalogPlugin", "Networks/Catalog", ["Wire"]),
+  plugin("OverlaySnapshotsPlugin", "Snapshots/Overlay", ["ContentStreams", "CArchive"]),
+  plugin("NetworkCatalogPlugin", "Networks/Catalog"),
   plugin("BridgeNetworkPlugin", "Networks/Bridge", ["CNetlink", "CNftables"]),
   plugin("HostNetworkPlugin", "Networks/Host"),
   plugin("NoneNetworkPlugin", "Networks/None"),
-  plugin("VolumeCatalogPlugin", "Volumes/Catalog", ["Wire"]),
+  plugin("VolumeCatalogPlugin", "Volumes/Catalog"),
   plugin("LocalVolumePlugin", "Volumes/Local"),
   plugin("BindVolumePlugin", "Volumes/Bind"),
   plugin("TmpfsVolumePlugin", "Volumes/Tmpfs"),
@@ -69,7 +70,7 @@ let plugins: [Target] = [
 let host: [Target] = [
   .executableTarget(
     name: "engined",
-    dependencies: ["Contracts", "Wire", "Kernel", "LinuxSystem"] + plugins.map { .target(name: $0.name) })
+    dependencies: ["Contracts", "Wire", "Kernel", "LinuxSystem", "CLinux"] + plugins.map { .target(name: $0.name) })
 ]
 
 let benchmarks: [Target] = [
@@ -92,7 +93,8 @@ let testTargets: [Target] = [
     ["ImagesPlugin", "OverlaySnapshotsPlugin", "ContentStreams", "Kernel", "Contracts", "LinuxSystem", "CLinux"]),
   tests(
     "NetworksTests", "Networks",
-    ["BridgeNetworkPlugin", "NetworkCatalogPlugin", "HostNetworkPlugin", "NoneNetworkPlugin", "SQLiteRecordsPlugin",
+    [
+      "BridgeNetworkPlugin", "NetworkCatalogPlugin", "HostNetworkPlugin", "NoneNetworkPlugin", "SQLiteRecordsPlugin",
       "Kernel", "Contracts", "LinuxSystem",
     ]),
   tests("JSONFileLogsTests", "Logs", ["JSONFileLogsPlugin", "Kernel", "Contracts", "LinuxSystem"]),
