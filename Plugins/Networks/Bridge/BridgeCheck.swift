@@ -1,0 +1,78 @@
+import CNetlink
+import Contracts
+import Glibc
+import Kernel
+import LinuxSystem
+
+/// Comparing the journal with the host.
+extension BridgeDriver {
+  func check(_ request: PluginCheck) throws(EngineError) -> [SystemDifference] {
+    var differences: [SystemDifference] = []
+    func report(_ kind: SystemDifference.Kind, _ object: String) {
+      differences.append(SystemDifference(kind: kind, plugin: plugin, object: object))
+    }
+    let running = Set(request.running)
+    let links = try attempt("the links cannot be listed") { () throws(SystemCallError) in
+      try routing.with { (socket) throws(SystemCallError) in try socket.links() }
+    }
+    let names = Set(links.map(\.name))
+    let (snapshot, published) = (state.withLock { $0 }, try presentPorts())
+
+    for (container, attached) in snapshot.containers.sorted(by: { $0.key < $1.key }) {
+      guard running.contains(container) else {
+        for link in attached.links { report(.leftover, "link \(link.link) of container \(container.short)") }
+        for port in attached.ports { report(.leftover, "published port \(port.text) of container \(container.short)") }
+        if request.repair { try detach(container) }
+        continue
+      }
+      for link in attached.links where !names.contains(link.link) {
+        report(.missing, "link \(link.link) of container \(container.short)")
+      }
+      let missing = attached.ports.filter { !(published ?? []).contains($0) }
+      for port in missing { report(.missing, "published port \(port.text) of container \(container.short)") }
+      if request.repair, !missing.isEmpty { try publish(missing) }
+    }
+
+    let recorded = Set(snapshot.published)
+    let stray = (published ?? []).filter { !recorded.contains($0) }
+    for port in stray { report(.leftover, "published port \(port.text)") }
+    if request.repair, !stray.isEmpty { try unpublish(stray) }
+
+    let draining = Set(snapshot.draining.map(\.link))
+    for link in snapshot.draining { report(.draining, "link \(link.link)") }
+    let attached = Set(snapshot.containers.values.flatMap(\.links).map(\.link))
+    for link in links where link.group == drainGroup && !draining.contains(link.name) && !attached.contains(link.name) {
+      report(.leftover, "link \(link.name)")
+      if request.repair { try deleteBridge(link.name) }
+    }
+    try checkNetworks(snapshot, names, repair: request.repair, report)
+    if published == nil, !snapshot.networks.isEmpty {
+      report(.missing, "table inet \(table.name)")
+      if request.repair { try writeTable(restoring: state.withLock { $0.published }) }
+    }
+    return differences
+  }
+
+  private func checkNetworks(
+    _ snapshot: BridgeState, _ names: Set<String>, repair: Bool, _ report: (SystemDifference.Kind, String) -> Void
+  ) throws(EngineError) {
+    for network in snapshot.networks.values where !names.contains(network.plan.bridge) {
+      report(.missing, "bridge \(network.plan.bridge) of network \(network.definition.name)")
+      if repair { _ = try create(network.definition) }
+    }
+    for entry in journal.entries(plugin: plugin, kind: BridgeState.networkKind) {
+      let parts = entry.object.split(separator: " ")
+      guard parts.count == 2, let id = ObjectID(String(parts[0])), snapshot.networks[id] == nil else { continue }
+      if names.contains(String(parts[1])) { report(.leftover, "bridge \(parts[1])") }
+      guard repair else { continue }
+      try deleteBridge(String(parts[1]))
+      try journal.end([entry.number])
+    }
+  }
+
+  private func presentPorts() throws(EngineError) -> [PublishedPort]? {
+    try attempt("the published ports cannot be listed") { () throws(SystemCallError) in
+      try netfilter.with { (socket) throws(SystemCallError) in try socket.publishedPorts(table: table.name) }
+    }
+  }
+}
