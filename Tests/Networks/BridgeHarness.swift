@@ -1,9 +1,11 @@
-import BridgeNetworkPlugin
+
 import Contracts
 import Glibc
 import Kernel
 import LinuxSystem
 import Testing
+
+@testable import BridgeNetworkPlugin
 
 /// A network namespace that lives as long as this object.
 final class TestNamespace: Sendable {
@@ -57,6 +59,7 @@ final class TestEngine: Sendable {
   let journal: Journal
   let directory: String
   private let plugin: BridgeNetworkPlugin
+  var driver: BridgeDriver { plugin.driver }
 
   /// - Parameter directory: of a former engine, to take over what it left.
   init(host: TestNamespace, isDefault: Bool = true, directory: String? = nil) throws {

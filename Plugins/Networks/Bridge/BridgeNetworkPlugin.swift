@@ -13,7 +13,7 @@ import Kernel
 public final class BridgeNetworkPlugin: Plugin {
   public static let manifest = PluginManifest(name: "network-bridge", role: "network", driver: "bridge")
 
-  private let driver: BridgeDriver
+  let driver: BridgeDriver
 
   public init(host: PluginHost) throws(EngineError) {
     do {
