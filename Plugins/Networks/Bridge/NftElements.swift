@@ -16,7 +16,8 @@ struct PublishedPort: Hashable, Sendable {
 
   var map: String { hostAddress == nil ? NftTable.ports : NftTable.addressPorts }
   var key: [UInt8] {
-    [UInt8(transport == .tcp ? IPPROTO_TCP : IPPROTO_UDP), 0, 0, 0] + (hostAddress?.bytes ?? [])
+    // IANA's protocol numbers; a release build does not find glibc's IPPROTO_UDP beside the headers of netlink.
+    [transport == .tcp ? 6 : 17, 0, 0, 0] + (hostAddress?.bytes ?? [])
       + Self.padded(hostPort)
   }
   var value: [UInt8] { address.bytes + Self.padded(port) }
