@@ -6,7 +6,8 @@ let options: DaemonOptions
 do {
   options = try DaemonOptions(parsing: Array(CommandLine.arguments.dropFirst()))
 } catch {
-  fputs("engined: \(error)\n", stderr)
+  let line = Array("engined: \(error)\n".utf8)
+  _ = write(2, line, line.count)
   exit(125)
 }
 exit(Daemon.run(options))
