@@ -1,0 +1,276 @@
+import CLinux
+import Glibc
+import LinuxSystem
+import ShimProtocol
+
+/// The monitor of one container: parent and reaper of its first process, owner of its streams, writer of its log and
+/// keeper of its exit status. It serves one engine at a time, and outlives engines.
+public final class Shim {
+  private let loop: EventLoop
+  /// The engine's connection, or -1.
+  private var engine: Int32
+  private let listener: Int32
+  private var plan: StartPlan?
+  private var container: Supervised?
+  private var execs: [String: Supervised] = [:]
+  private var cgroup: Int32 = -1
+  private var cgroupEntries: [Int32] = []
+  /// Held only for being held: reserved ports, namespaces.
+  private var reservations: [Int32] = []
+  private var log: LogWriter?
+  private var exit: (code: Int32, time: Int64)?
+  /// The exit is known to somebody: an engine, or the file.
+  private var isRecorded = false
+  private var isTerminating = false
+
+  /// - Parameters:
+  ///   - engine: A connected socket.
+  ///   - listener: A listening socket for engines that come later.
+  public init(engine: Int32, listener: Int32) throws(SystemCallError) {
+    loop = try EventLoop()
+    self.engine = engine
+    self.listener = listener
+  }
+
+  public func run() {
+    loop.watch(engine, EventLoop.readable) { [unowned self] _ in self.receive() }
+    loop.watch(listener, EventLoop.readable) { [unowned self] _ in self.accept() }
+    loop.run { !isFinished }
+  }
+
+  /// Nothing is left to do: nothing was ever started and nobody will, or the exit is recorded and all output taken.
+  private var isFinished: Bool {
+    guard let container else { return engine < 0 }
+    if isTerminating { return container.pid == 0 || container.exit != nil }
+    guard exit != nil else { return container.isOver && engine < 0 }
+    return isRecorded && container.streams.isDelivered
+  }
+
+  // MARK: The engine
+
+  private func accept() {
+    let connection = accept4(listener, __SOCKADDR_ARG(__sockaddr__: nil), nil, Int32(SOCK_CLOEXEC.rawValue))
+    guard connection >= 0 else { return }
+    // The newest engine is the one that lives.
+    disconnect()
+    engine = connection
+    loop.watch(engine, EventLoop.readable) { [unowned self] _ in self.receive() }
+  }
+
+  private func disconnect() {
+    guard engine >= 0 else { return }
+    loop.forget(engine)
+    close(engine)
+    engine = -1
+  }
+
+  private func receive() {
+    let received: Channel.Received?
+    do {
+      received = try Channel.receive(from: engine, flags: Int32(MSG_DONTWAIT))
+    } catch {
+      if error.number != EAGAIN { engineIsGone() }
+      return
+    }
+    guard let received else { return engineIsGone() }
+    var descriptors = received.descriptors[...]
+    do {
+      let frame = try Frame<ToShim>(decoding: received.bytes)
+      handle(frame.body, frame.number, &descriptors)
+    } catch {
+      send(.failed(.internalFailure, "the container's shim does not understand the engine: \(error)"))
+    }
+    for number in descriptors { close(number) }
+  }
+
+  private func engineIsGone() {
+    disconnect()
+    if exit != nil && !isRecorded { record() }
+  }
+
+  private func send(_ body: FromShim, _ number: UInt32 = 0, descriptors: [Int32] = []) {
+    guard engine >= 0 else { return }
+    do {
+      try Channel.send(Frame(number: number, body: body), descriptors: descriptors, to: engine)
+    } catch {
+      // The loop hears of a dead engine by itself; another failure is as good as one.
+      shutdown(engine, Int32(SHUT_RDWR))
+    }
+  }
+
+  private func handle(_ message: ToShim, _ number: UInt32, _ descriptors: inout ArraySlice<Int32>) {
+    switch message {
+    case .start(let plan): start(plan, number, &descriptors)
+    case .exec(let plan): exec(plan, number, &descriptors)
+    case .attach(let plan):
+      guard let container, exit == nil else {
+        return send(.failed(.internalFailure, "the container is not running"), number)
+      }
+      container.streams.attach(plan, ClientDescriptors(plan, &descriptors), isFirst: false)
+      send(.done, number)
+    case .resize(let process, let rows, let columns):
+      (process.isEmpty ? container : execs[process])?.streams.resize(rows: rows, columns: columns)
+      send(.done, number)
+    case .acknowledgeExit:
+      isRecorded = true
+      disconnect()
+    case .hello:
+      let pid = exit == nil && container?.exit == nil ? container?.pid ?? 0 : 0
+      let pidfd = container?.pidfd ?? -1
+      send(.state(shim: getpid(), pid: pid), number, descriptors: pid > 0 && pidfd >= 0 ? [pidfd] : [])
+      if let exit, !isRecorded { send(.exited(code: exit.code, time: exit.time)) }
+    case .terminate:
+      // Without the disconnection, whose end the engine waits for, until the container is gone.
+      if isRecorded { return disconnect() }
+      isTerminating = true
+      if let container, container.exit == nil, container.pid > 0 { kill(container.pid, SIGKILL) }
+    }
+  }
+
+  // MARK: The container
+
+  private func start(_ plan: StartPlan, _ number: UInt32, _ descriptors: inout ArraySlice<Int32>) {
+    guard container == nil, descriptors.count == plan.descriptorCount else {
+      return send(.failed(.internalFailure, "the container's shim was given a plan that does not fit"), number)
+    }
+    self.plan = plan
+    var child = ChildDescriptors()
+    child.root = descriptors.popFirst() ?? -1
+    if plan.hasNetwork { child.network = descriptors.popFirst() ?? -1 }
+    if plan.hasUnifiedCgroup { cgroup = descriptors.popFirst() ?? -1 }
+    let client = ClientDescriptors(plan.streams, &descriptors)
+    for _ in 0..<plan.cgroupEntryCount { cgroupEntries.append(descriptors.popFirst() ?? -1) }
+    for _ in 0..<plan.reservationCount { reservations.append(descriptors.popFirst() ?? -1) }
+    for _ in plan.mounts { child.mounts.append(descriptors.popFirst() ?? -1) }
+    child.cgroupEntries = cgroupEntries
+    defer { for number in [child.root, child.network] + child.mounts where number >= 0 { close(number) } }
+    if !plan.logPath.isEmpty {
+      log = LogWriter(
+        path: plan.logPath, maximumSize: plan.logMaximumSize, maximumFiles: Int(plan.logMaximumFiles))
+    }
+    let streams = Streams(terminal: plan.process.terminal, log: log, loop: loop)
+    let process = Supervised(name: "", streams: streams, loop: loop)
+    container = process
+    streams.onDetach = { [unowned self] in self.send(.detached(process: "")) }
+    process.onStart = { [unowned self, unowned process] in self.announce($0, process, number) }
+    process.onExit = { [unowned self] in self.ended($0, $1) }
+    do {
+      let pidNamespace = try joined(plan)
+      defer { if pidNamespace >= 0 { close(pidNamespace) } }
+      let flags = UInt64(plan.freshNamespaces & ~UInt32(CLONE_NEWCGROUP))
+      try process.start(
+        plan: plan.streams, flags: flags, cgroup: cgroup, pidNamespace: pidNamespace, descriptors: child
+      ) { Child(descriptors: $0).start(plan) }
+      streams.attach(plan.streams, client, isFirst: true)
+    } catch {
+      container = nil
+      send(.failed(.internalFailure, "starting the container's first process: \(error)"), number)
+    }
+  }
+
+  /// A pidfd of the process whose PID namespace the container shares, or -1.
+  private func joined(_ plan: StartPlan) throws(SystemCallError) -> Int32 {
+    guard let source = plan.otherNamespaces.first(where: { $0.kind == UInt32(CLONE_NEWPID) && $0.process != 0 }) else {
+      return -1
+    }
+    return try SystemCallError.check("pidfd_open") { pidfd_open(source.process, 0) }
+  }
+
+  private func announce(_ outcome: Supervised.Outcome, _ process: Supervised, _ number: UInt32) {
+    switch outcome {
+    case .started(let pid, var warnings):
+      if let problem = log?.problem, process.name.isEmpty { warnings.append(problem) }
+      let pidfd = process.pidfd >= 0 ? [process.pidfd] : []
+      send(.started(pid: pid, time: wallClock(), warnings: warnings), number, descriptors: pidfd)
+    case .failed(let kind, let text):
+      send(.failed(kind, text), number)
+      if !process.name.isEmpty { retire(process.name) }
+    }
+  }
+
+  private func ended(_ code: Int32, _ time: Int64) {
+    guard exit == nil else { return }
+    exit = (code, time)
+    if engine >= 0 {
+      send(.exited(code: code, time: time))
+    } else {
+      record()
+    }
+  }
+
+  /// Leaves the exit status for an engine to come, and starts one.
+  private func record() {
+    guard let exit, let plan, !isRecorded else { return }
+    isRecorded = true
+    Farewell.write(code: exit.code, time: exit.time, directory: plan.directory)
+    FaultPoint.reach("shim.exit.recorded")
+    if !plan.daemonPath.isEmpty { Farewell.startEngine(plan.daemonPath, root: plan.daemonRoot) }
+  }
+
+  // MARK: Execs
+
+  private func exec(_ plan: ExecPlan, _ number: UInt32, _ descriptors: inout ArraySlice<Int32>) {
+    guard let container, container.pidfd >= 0, exit == nil else {
+      return send(.failed(.internalFailure, "the container is not running"), number)
+    }
+    guard execs[plan.name] == nil, descriptors.count == plan.streams.descriptorCount else {
+      return send(.failed(.internalFailure, "the container's shim was given a plan that does not fit"), number)
+    }
+    let client = ClientDescriptors(plan.streams, &descriptors)
+    let streams = Streams(terminal: plan.process.terminal, log: nil, loop: loop)
+    let process = Supervised(name: plan.name, streams: streams, loop: loop)
+    let name = plan.name
+    streams.onDetach = { [unowned self] in self.send(.detached(process: name)) }
+    process.onStart = { [unowned self, unowned process] in self.announce($0, process, number) }
+    process.onExit = { [unowned self] code, time in
+      self.send(.execExited(process: name, code: code, time: time))
+      self.retire(name)
+    }
+    var child = ChildDescriptors()
+    child.cgroupEntries = cgroupEntries
+    child.container = container.pidfd
+    do {
+      try process.start(
+        plan: plan.streams, flags: 0, cgroup: cgroup, pidNamespace: container.pidfd, descriptors: child
+      ) { Child(descriptors: $0).join(plan) }
+      execs[name] = process
+      streams.attach(plan.streams, client, isFirst: true)
+    } catch {
+      streams.close()
+      send(.failed(.internalFailure, "starting the process: \(error)"), number)
+    }
+  }
+
+  /// Forgets an exec, once its own handlers have returned.
+  private func retire(_ name: String) {
+    loop.afterwards { [unowned self] in
+      guard let process = self.execs[name] else { return }
+      if process.streams.isDelivered {
+        process.streams.close()
+        self.execs[name] = nil
+      }
+    }
+  }
+}
+
+/// What a shim leaves behind when no engine is there to be told.
+enum Farewell {
+  /// `<directory>/exit`: code and nanoseconds since 1970 in one line, in one step.
+  static func write(code: Int32, time: Int64, directory: String) {
+    let text = "\(code) \(time)\n"
+    try? Files.replace("\(directory)/exit", with: Array(text.utf8), durable: false)
+  }
+
+  /// Starts an engine, which will find the file. It is not waited for: PID 1 reaps it.
+  static func startEngine(_ path: String, root: String) {
+    var arguments = clone_args()
+    arguments.exit_signal = UInt64(SIGCHLD)
+    guard linux_clone3(&arguments, MemoryLayout<clone_args>.size) == 0 else { return }
+    _ = setsid()
+    _ = linux_close_range(3, UInt32.max, 0)
+    Execute.resetSignals()
+    unsetenv("ENGINE_FAULT")
+    withCStrings([path, "--root", root]) { _ = execv(path, $0) }
+    _exit(127)
+  }
+}
