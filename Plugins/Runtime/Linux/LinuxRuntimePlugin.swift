@@ -1,0 +1,345 @@
+import CLinux
+import Contracts
+import Glibc
+import Kernel
+import LinuxSystem
+import ShimProtocol
+import Synchronization
+
+/// Runs containers with Linux's own means: one shim a container, which makes the namespaces and watches the process.
+public final class LinuxRuntimePlugin: Plugin {
+  public static let manifest = PluginManifest(name: "runtime-linux", role: "runtime")
+
+  let host: PluginHost
+  let spawner: ShimSpawner
+  private let plans: PlanBuilder
+  private let watcher: ShimWatcher
+  private let directoryBase: String
+  let shims = Mutex(ShimTable())
+
+  public init(host: PluginHost) throws(EngineError) {
+    self.host = host
+    directoryBase = try host.runtimeDirectory()
+    spawner = ShimSpawner(path: host.instance.shimPath, instance: host.instance.hash)
+    plans = PlanBuilder(instance: host.instance, filters: SeccompFilters())
+    let table = Relay()
+    watcher = try ShimWatcher { link, tiding in table.target.withLock { $0 }?.hear(link, tiding) }
+    table.target.withLock { $0 = self }
+  }
+
+  /// Lets the watcher's thread find the plugin, which is not there yet when the watcher is made.
+  private final class Relay: Sendable {
+    // The engine ends with its plugins, so this cycle is never in anybody's way.
+    let target = Mutex<LinuxRuntimePlugin?>(nil)
+  }
+
+  public func register(_ registrar: Registrar) throws(EngineError) {
+    try registrar.answer(RuntimePrepare.self) { [self] (request, call) throws(EngineError) in
+      try await prepare(request.container, call)
+    }
+    try registrar.answer(RuntimeStart.self) { [self] (request, call) throws(EngineError) in
+      try await start(request, call)
+    }
+    try registrar.answer(RuntimeAdopt.self) { [self] (request, _) throws(EngineError) in
+      try await adopt(request.containers)
+    }
+    try registrar.answer(RuntimeSignal.self) { [self] (request, _) throws(EngineError) in
+      try running(request.container).signal(request.signal, exec: request.exec)
+      return Done()
+    }
+    try registrar.answer(RuntimeResize.self) { [self] (request, _) throws(EngineError) in
+      let process = request.exec?.text ?? ""
+      _ = try await running(request.container).ask(
+        .resize(process: process, rows: request.rows, columns: request.columns))
+      return Done()
+    }
+    try registrar.answer(RuntimeAttach.self) { [self] (request, call) throws(EngineError) in
+      let client = clientDescriptor(call, request.streams)
+      let plan = try plans.streams(request.streams, client: client)
+      _ = try await running(request.container).ask(
+        .attach(plan), descriptors: plans.clientDescriptors(request.streams, client: client))
+      return Done()
+    }
+    try registrar.stream(RuntimeExec.self) { [self] (request, call, sink) throws(EngineError) in
+      try await exec(request, call, sink)
+    }
+    try registrar.answer(RuntimeRemove.self) { [self] (request, _) throws(EngineError) in
+      try remove(request.container)
+      return Done()
+    }
+    try registrar.answerAsPlugin(PluginCheck.self) { [self] (request, _) throws(EngineError) in
+      try check(request)
+    }
+  }
+
+  public func start() async throws(EngineError) {
+    do {
+      _ = try spawner.load()
+    } catch {
+      throw EngineError(.unavailable, "the shim cannot be loaded: \(error)")
+    }
+  }
+
+  func directory(_ container: ObjectID) -> ContainerDirectory {
+    ContainerDirectory(base: directoryBase, container: container)
+  }
+
+  func running(_ container: ObjectID) throws(EngineError) -> ShimLink {
+    guard let link = shims.withLock({ $0.running[container] }) else {
+      throw EngineError(.conflict, "the container \(container.short) is not running")
+    }
+    return link
+  }
+
+  // MARK: Starting
+
+  private func prepare(_ container: ObjectID, _ call: Call) async throws(EngineError) -> Done {
+    _ = try spawn(container)
+    // Started or not: what is not committed has no owner, so it goes.
+    await call.lease.hold("shim of \(container.short)") { [self] in
+      try? remove(container)
+    }
+    return Done()
+  }
+
+  private func spawn(_ container: ObjectID) throws(EngineError) -> ShimLink {
+    let isTaken = shims.withLock { $0.prepared[container] != nil || $0.running[container] != nil }
+    if isTaken { throw EngineError(.conflict, "the container \(container.short) is running already") }
+    let directory = directory(container)
+    let entries = try host.journal.begin(
+      plugin: Self.manifest.name, container: container.text, [("shim", directory.path)])
+    FaultPoint.reach("runtime.prepare.journalled")
+    do throws(SystemCallError) {
+      try directory.make()
+      FaultPoint.reach("runtime.prepare.directory")
+      let listener = try directory.listen()
+      var ends: [Int32] = [-1, -1]
+      try SystemCallError.check("socketpair") {
+        socketpair(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0, &ends)
+      }
+      let socket = Descriptor(adopting: ends[0])
+      let other = OwnedDescriptor(adopting: ends[1])
+      let pid = try spawner.spawn(
+        connection: other.number, listener: listener.number, label: container.short)
+      FaultPoint.reach("runtime.prepare.spawned")
+      let link = ShimLink(container: container, directory: directory, socket: socket, shimPID: pid)
+      shims.withLock { $0.prepared[container] = link }
+      return link
+    } catch {
+      try? directory.remove()
+      try host.journal.end(entries)
+      throw EngineError(.internalFailure, "the container's shim cannot be started: \(error)")
+    }
+  }
+
+  private func start(_ request: RuntimeStart, _ call: Call) async throws(EngineError) -> RuntimeStart.Reply {
+    let container = request.container
+    let present = shims.withLock { $0.prepared[container] }
+    let link: ShimLink
+    if let present {
+      link = present
+    } else {
+      _ = try await prepare(container, call)
+      guard let fresh = shims.withLock({ $0.prepared[container] }) else {
+        throw EngineError(.cancelled, "the container \(container.short) was removed while it was started")
+      }
+      link = fresh
+    }
+    do throws(EngineError) {
+      let start = try plans.start(
+        request, directory: link.directory, client: clientDescriptor(call, request.streams))
+      let answer = try link.askDirectly(.start(start.plan), descriptors: start.descriptors)
+      guard case .started(let pid, let time, let warnings) = answer.body else {
+        throw EngineError(.protocolViolation, "the container's shim gave no answer to its start")
+      }
+      FaultPoint.reach("runtime.start.started")
+      link.runs(pid: pid, pidfd: answer.descriptors.first)
+      shims.withLock { $0.started(link) }
+      watcher.watch(link)
+      return RuntimeStart.Reply(
+        pid: pid, shimPID: link.shimPID, started: Timestamp(nanoseconds: time), warnings: warnings)
+    } catch {
+      try? remove(container)
+      throw error
+    }
+  }
+
+  /// A pidfd of the client, by which the shim hears of its end; nil where no client's descriptors are passed.
+  private func clientDescriptor(_ call: Call, _ streams: StandardStreams) -> Descriptor? {
+    guard let peer = call.peer, streams.input != nil || streams.output != nil || streams.error != nil else {
+      return nil
+    }
+    let number = pidfd_open(peer.pid, 0)
+    return number >= 0 ? Descriptor(adopting: number) : nil
+  }
+
+  // MARK: Execs
+
+  private func exec(
+    _ request: RuntimeExec, _ call: Call, _ sink: Sink<RuntimeExec.Element>
+  ) async throws(EngineError) -> ExitStatus {
+    let link = try running(request.container)
+    let (plan, descriptors) = try plans.exec(request, client: clientDescriptor(call, request.streams))
+    let name = request.exec.text
+    let bus = host.bus
+    let exec = ShimLink.Exec {
+      Task(executorPreference: bus.executor) {
+        try? await sink.yield(.detached)
+        await bus.publish(RuntimeDetached(container: request.container, exec: request.exec))
+      }
+    }
+    link.add(exec, named: name)
+    do throws(EngineError) {
+      let answer = try await link.ask(.exec(plan), descriptors: descriptors)
+      guard case .started(let pid, _, _) = answer.body else {
+        throw EngineError(.protocolViolation, "the container's shim gave no answer to the exec")
+      }
+      link.setPIDFD(answer.descriptors.first, exec: name)
+      try await sink.yield(.started(pid: pid))
+    } catch {
+      link.removeExec(name)
+      throw error
+    }
+    return try await exec.ended.value.get()
+  }
+
+  // MARK: Hearing
+
+  private func hear(_ link: ShimLink, _ tiding: ShimWatcher.Tiding) {
+    let bus = host.bus
+    switch tiding {
+    case .exited(let status):
+      tell(link, status)
+    case .detached(let exec) where exec.isEmpty:
+      Task(executorPreference: bus.executor) {
+        await bus.publish(RuntimeDetached(container: link.container, exec: nil))
+      }
+    case .detached(let exec):
+      link.exec(exec)?.detached()
+    case .ended:
+      Task(executorPreference: bus.executor) { self.ended(link) }
+    }
+  }
+
+  /// A shim's connection has ended, and it had not told of an exit.
+  private func ended(_ link: ShimLink) {
+    // It closes its descriptors a moment before it is gone. One that stays talks to another engine now.
+    guard link.awaitEnd(milliseconds: 1000) else {
+      shims.withLock { $0.ended(link) }
+      return
+    }
+    link.killContainer()
+    tell(link, (try? link.directory.exit()) ?? killed)
+  }
+
+  private var killed: ExitStatus {
+    ExitStatus(code: 137, finished: .now, reason: "the container's shim was killed")
+  }
+
+  /// Publishes an exit once; the shim may go when everybody has heard it.
+  private func tell(_ link: ShimLink, _ status: ExitStatus) {
+    guard link.claimsExit() else { return }
+    shims.withLock { $0.ended(link) }
+    Task(executorPreference: host.bus.executor) { [host] in
+      await host.bus.publish(RuntimeExited(container: link.container, status: status))
+      try? link.send(.acknowledgeExit)
+    }
+  }
+
+  // MARK: Adopting and removing
+
+  private func adopt(_ containers: [ObjectID]) async throws(EngineError) -> RuntimeAdopt.Reply {
+    var running: RuntimeAdopt.Reply = [:]
+    var ended: [(ObjectID, ExitStatus)] = []
+    for container in containers {
+      if let link = shims.withLock({ $0.running[container] }) {
+        running[container] = link.pid
+        continue
+      }
+      let directory = directory(container)
+      guard let connection = try? directory.connect() else {
+        ended.append((container, try directory.exit() ?? killed))
+        continue
+      }
+      let link = ShimLink(
+        container: container, directory: directory, socket: Descriptor(adopting: connection.release()), shimPID: 0)
+      guard let answer = try? link.askDirectly(.hello), case .state(let shim, let pid) = answer.body else {
+        // It left in this moment: after it had written how the container ended.
+        ended.append((container, try directory.exit() ?? killed))
+        continue
+      }
+      link.setShim(shim)
+      link.runs(pid: pid, pidfd: answer.descriptors.first)
+      if pid > 0 { running[container] = pid }
+      shims.withLock { $0.started(link) }
+      watcher.watch(link)
+    }
+    Task(executorPreference: host.bus.executor) { [host] in
+      for (container, status) in ended { await host.bus.publish(RuntimeExited(container: container, status: status)) }
+    }
+    return running
+  }
+
+  /// Ends a container's shim, with the container, and removes its directory.
+  func remove(_ container: ObjectID) throws(EngineError) {
+    let directory = directory(container)
+    let link = shims.withLock { $0.take(container) }
+    if let link {
+      _ = link.claimsExit()
+      end(link)
+    } else if let connection = try? directory.connect() {
+      terminate(connection.number)
+    }
+    FaultPoint.reach("runtime.remove.ended")
+    do {
+      try directory.remove()
+    } catch {
+      throw EngineError(.internalFailure, "the container's runtime directory cannot be removed: \(error)")
+    }
+    FaultPoint.reach("runtime.remove.directory")
+    try host.journal.end(
+      host.journal.entries(plugin: Self.manifest.name, container: container.text).map(\.number))
+  }
+
+  /// Tells a shim to end and waits until it has: its socket is at its end when it and its container are gone.
+  private func end(_ link: ShimLink) {
+    try? link.send(.terminate)
+    if !link.awaitEnd(milliseconds: 5000), let shim = link.shim {
+      // Stopped, or in a call that does not return: its death takes the container along.
+      _ = pidfd_send_signal(shim.number, SIGKILL, nil, 0)
+      link.killContainer()
+      _ = link.awaitEnd(milliseconds: 1000)
+    }
+    waitpid(link.shimPID, nil, WNOHANG)
+  }
+
+  /// The same for a shim that another engine left.
+  func terminate(_ connection: Int32) {
+    if (try? Channel.send(Frame(number: 0, body: ToShim.terminate), to: connection)) != nil { awaitEnd(of: connection) }
+  }
+
+  private func awaitEnd(of connection: Int32) {
+    var waiting = pollfd(fd: connection, events: 0, revents: 0)
+    _ = poll(&waiting, 1, 5000)
+  }
+}
+
+/// The shims this engine knows.
+struct ShimTable: Sendable {
+  /// Spawned, and without a container yet.
+  var prepared: [ObjectID: ShimLink] = [:]
+  var running: [ObjectID: ShimLink] = [:]
+
+  mutating func started(_ link: ShimLink) {
+    prepared[link.container] = nil
+    running[link.container] = link
+  }
+
+  mutating func ended(_ link: ShimLink) {
+    if running[link.container] === link { running[link.container] = nil }
+  }
+
+  mutating func take(_ container: ObjectID) -> ShimLink? {
+    prepared.removeValue(forKey: container) ?? running.removeValue(forKey: container)
+  }
+}

@@ -1,0 +1,46 @@
+import Contracts
+import Kernel
+import LinuxSystem
+
+extension LinuxRuntimePlugin {
+  /// Compares the runtime's directories and the journal with the containers that run.
+  func check(_ request: PluginCheck) throws(EngineError) -> [SystemDifference] {
+    let name = Self.manifest.name
+    let running = Set(request.running)
+    var differences: [SystemDifference] = []
+    let (prepared, live) = shims.withLock { (Set($0.prepared.keys), $0.running) }
+    for container in request.running where live[container] == nil {
+      differences.append(
+        SystemDifference(kind: .missing, plugin: name, object: "shim of container \(container.short)"))
+    }
+    var seen: Set<String> = []
+    for entry in host.journal.entries(plugin: name) {
+      guard let container = ObjectID(entry.container) else { continue }
+      let directory = directory(container)
+      seen.insert(directory.name)
+      if running.contains(container) || prepared.contains(container) || live[container] != nil { continue }
+      if Files.exists(directory.path) {
+        differences.append(
+          SystemDifference(kind: .leftover, plugin: name, object: "runtime directory \(directory.path)"))
+      }
+      if request.repair { try remove(container) }
+    }
+    // What no entry names was made by somebody else, or the journal was lost.
+    let base = try host.runtimeDirectory()
+    let expected = Set((request.running + prepared + live.keys).map { directory($0).name })
+    for found in (try? Files.list(base)) ?? [] where !seen.contains(found) && !expected.contains(found) {
+      differences.append(SystemDifference(kind: .leftover, plugin: name, object: "runtime directory \(base)/\(found)"))
+      if request.repair { removeUnknown(ContainerDirectory(base: base, name: found)) }
+    }
+    return differences
+  }
+}
+
+extension LinuxRuntimePlugin {
+  private func removeUnknown(_ directory: ContainerDirectory) {
+    if let connection = try? directory.connect() {
+      terminate(connection.number)
+    }
+    try? directory.remove()
+  }
+}
