@@ -15,6 +15,12 @@ extension NetlinkBatch {
     return header
   }
 
+  /// A veth has no lock of its own to share out, and each further queue costs two objects in sysfs.
+  private static func oneQueue(_ attributes: borrowing NetlinkAttributes) {
+    attributes.put(IFLA_NUM_TX_QUEUES, 1)
+    attributes.put(IFLA_NUM_RX_QUEUES, 1)
+  }
+
   /// A bridge, up. EEXIST when there is a link of that name.
   mutating func addBridge(_ name: String, address: HardwareAddress, mtu: UInt32?) throws(SystemCallError) {
     try append(
@@ -35,6 +41,7 @@ extension NetlinkBatch {
       "create the link", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, subject: name, Self.information(up: true)
     ) { attributes in
       attributes.put(IFLA_IFNAME, name)
+      Self.oneQueue(attributes)
       attributes.put(IFLA_MASTER, UInt32(bitPattern: bridge))
       if let mtu { attributes.put(IFLA_MTU, mtu) }
       attributes.nest(IFLA_LINKINFO) {
@@ -43,6 +50,7 @@ extension NetlinkBatch {
           attributes.nest(VETH_INFO_PEER) {
             attributes.append(Self.information())
             attributes.put(IFLA_IFNAME, peer)
+            Self.oneQueue(attributes)
             attributes.put(IFLA_ADDRESS, bytes: peerAddress.bytes)
             if let mtu { attributes.put(IFLA_MTU, mtu) }
             attributes.put(IFLA_NET_NS_FD, UInt32(bitPattern: namespace))

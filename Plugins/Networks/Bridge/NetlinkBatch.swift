@@ -29,7 +29,7 @@ struct NetlinkBatch: ~Copyable {
     _ call: StaticString, _ type: Int, _ flags: Int32, subject: String, tolerating: Int32 = 0, _ header: Header,
     _ attributes: (borrowing NetlinkAttributes) -> Void = { _ in }
   ) throws(SystemCallError) {
-    guard let message = nlmsg_alloc_simple(Int32(type), NLM_F_REQUEST | NLM_F_ACK | flags) else {
+    guard let message = nlmsg_alloc_simple(Int32(type), NLM_F_REQUEST | flags) else {
       throw SystemCallError(call: "\(call)", subject: subject, number: ENOMEM)
     }
     messages.append(message)
@@ -39,11 +39,14 @@ struct NetlinkBatch: ~Copyable {
     attributes(NetlinkAttributes(message: message))
   }
 
-  /// Numbers the messages so that their acknowledgements can be told from one another.
+  /// Numbers the messages so that their errors can be told from one another. The kernel works them off in order and
+  /// reports every failure, so the acknowledgement of the last one is enough.
   mutating func number() {
     firstSequence = Self.sequences.add(UInt32(count), ordering: .relaxed).oldValue
     for (index, message) in messages.enumerated() {
-      nlmsg_hdr(message)?.pointee.nlmsg_seq = firstSequence &+ UInt32(index)
+      guard let header = nlmsg_hdr(message) else { continue }
+      header.pointee.nlmsg_seq = firstSequence &+ UInt32(index)
+      if index == count - 1 { header.pointee.nlmsg_flags |= UInt16(NLM_F_ACK) }
     }
   }
 }

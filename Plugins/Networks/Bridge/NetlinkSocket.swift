@@ -16,7 +16,7 @@ struct NetlinkSocket: ~Copyable, Sendable {
       })
   }
 
-  /// Sends all messages with one call and reads all acknowledgements.
+  /// Sends all messages with one call and reads what the kernel says to them.
   ///
   /// - Throws: the first failure. The kernel has tried the messages after it all the same.
   func send(_ batch: inout NetlinkBatch) throws(SystemCallError) {
@@ -33,12 +33,12 @@ struct NetlinkSocket: ~Copyable, Sendable {
       try SystemCallError.check("sendmsg", "netlink") { sendmsg(descriptor.number, &message, 0) }
     }
     var failure: SystemCallError?
-    var outstanding = batch.count
-    try receive(while: { outstanding > 0 }) { header in
+    var isDone = false
+    try receive(while: { !isDone }) { header in
       guard header.pointee.nlmsg_type == UInt16(NLMSG_ERROR) else { return }
       let index = Int(header.pointee.nlmsg_seq &- batch.firstSequence)
       guard batch.labels.indices.contains(index) else { return }
-      outstanding -= 1
+      if index == batch.count - 1 { isDone = true }
       let number = -nlmsg_data(header).load(as: Int32.self)
       let label = batch.labels[index]
       if number != 0, number != label.tolerated, failure == nil {
