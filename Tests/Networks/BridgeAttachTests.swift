@@ -17,7 +17,8 @@ struct BridgeAttachTests {
     #expect(network.options[BridgeOptions.bridgeName] == "docker0")
     let container = ObjectID.random()
     let reply = try await engine.attach(
-      container, inside, network, ports: [PortBinding(transport: .tcp, hostAddress: "", hostPort: 8080, containerPort: 80)])
+      container, inside, network,
+      ports: [PortBinding(transport: .tcp, hostAddress: "", hostPort: 8080, containerPort: 80)])
     let endpoint = try #require(reply.endpoints.first)
     #expect(endpoint.address == "172.17.0.2")
     #expect(endpoint.hardwareAddress == "02:42:ac:11:00:02")

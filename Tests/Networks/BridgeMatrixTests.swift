@@ -26,7 +26,8 @@ struct BridgeMatrixTests {
     let (first, second, third) = (try TestNamespace(), try TestNamespace(), try TestNamespace())
     try connect(host, outside)
     try host.run(
-      "test ! -e /proc/sys/net/bridge || echo \(bridgesCallRules ? 1 : 0) > /proc/sys/net/bridge/bridge-nf-call-iptables")
+      "test ! -e /proc/sys/net/bridge || echo \(bridgesCallRules ? 1 : 0) > /proc/sys/net/bridge/bridge-nf-call-iptables"
+    )
     if foreign == .docker {
       try host.run(
         """
@@ -88,7 +89,8 @@ struct BridgeMatrixTests {
     try expect("outside, routed past the published ports", outside, "172.17.0.3", 80, sees: nil)
     // A container may not reach what the host serves on its loopback, whatever routes it makes itself.
     try first.run("ip route add 127.0.0.0/8 via 172.17.0.1 table 99; ip rule add to 127.0.0.0/8 lookup 99 pref 0")
-    try first.run("ip rule del lookup local; ip rule add lookup local pref 10; sysctl -qw net.ipv4.conf.eth0.route_localnet=1")
+    try first.run(
+      "ip rule del lookup local; ip rule add lookup local pref 10; sysctl -qw net.ipv4.conf.eth0.route_localnet=1")
     try first.run("ip rule add from all to 127.0.0.0/8 iif lo lookup 99 pref 1")
     try expect("the host's loopback", first, "127.0.0.1", 631, sees: nil)
     try expect("the host's loopback, UDP", first, "127.0.0.1", 631, udp: true, sees: nil)

@@ -133,7 +133,8 @@ extension BridgeDriver {
         try batch.addVeth(
           plan.link.link, bridge: plan.network.index, peer: plan.attachment.interface,
           peerAddress: plan.hardwareAddress, namespace: namespace, mtu: plan.network.plan.options.mtu)
-        let isolated = !plan.network.plan.options.connects
+        // Where frames pass the rules, those keep neighbours apart, and still let them meet by published ports.
+        let isolated = !plan.network.plan.options.connects && !reflects
         if reflects || isolated { try batch.setBridgePort(plan.link.link, hairpin: reflects, isolated: isolated) }
       }
       try routing.send(&batch)
