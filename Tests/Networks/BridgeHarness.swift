@@ -22,6 +22,11 @@ final class TestNamespace: Sendable {
     try run("ip link set lo up")
   }
 
+  /// A namespace that another process made.
+  init(path: String) throws {
+    descriptor = Descriptor(adopting: try Files.open(path, O_RDONLY).release())
+  }
+
   /// Runs `body` on this thread inside the namespace.
   func inside<Value>(_ body: () throws -> Value) throws -> Value {
     let original = try Files.open("/proc/thread-self/ns/net", O_RDONLY)

@@ -233,4 +233,86 @@ struct BridgeRecoveryTests {
     _ = try await engine.bus.request(NetworkDriverRemove(definition: definition), driver: "bridge")
     #expect(try host.run("ip link show mine").contains("mine"))
   }
+
+  @Test func manyPortsGoInOneTransaction() async throws {
+    defer { engine.removeFiles() }
+    let ports = (1...5000).map {
+      PublishedPort(
+        transport: .tcp, hostAddress: $0 % 2 == 0 ? nil : IPv4Address(0x7f00_0001), hostPort: UInt16($0),
+        address: IPv4Address(0xac11_0002), port: 80)
+    }
+    try engine.driver.publish(ports)
+    #expect(try await Set(engine.check().map(\.object)).count == 5000)
+    try engine.driver.unpublish(ports)
+    #expect(try await engine.check() == [])
+  }
+
+  @Test func aContainerWhoseNamespaceIsGoneIsTakenOff() async throws {
+    defer { engine.removeFiles() }
+    let container = ObjectID.random()
+    var inside: TestNamespace? = try TestNamespace()
+    _ = try await engine.attach(container, try #require(inside), network, ports: [port(8080)])
+    inside = nil
+    while try host.run("ip -o link show master docker0").contains("veth") { usleep(1000) }
+    try await engine.detach(container)
+    try await engine.drained()
+    #expect(try await engine.check() == [])
+    #expect(engine.journal.entries(plugin: "network-bridge", kind: AttachedLink.kind) == [])
+  }
+
+  @Test func aDefaultNetworkThatWasNeverRecordedGivesDocker0Back() async throws {
+    defer { engine.removeFiles() }
+    let successor = try TestEngine(host: host, directory: engine.directory)
+    let again = try await successor.create("bridge", isDefault: true)
+    #expect(again.options[BridgeOptions.bridgeName] == "docker0")
+    #expect(again.pools.first?.subnet == "172.17.0.0/16")
+    #expect(successor.journal.entries(plugin: "network-bridge", kind: BridgeState.networkKind).count == 1)
+  }
+
+  @Test func forwardingIsRepaired() async throws {
+    defer { engine.removeFiles() }
+    try host.run("echo 0 > /proc/sys/net/ipv4/ip_forward; nft flush chain inet engine forward")
+    #expect(try await engine.check(repair: true).map(\.object) == ["forwarding (net.ipv4.ip_forward)"])
+    #expect(try await engine.check() == [])
+    #expect(try host.run("nft list chain inet engine forward").contains("ct status dnat"))
+  }
+
+  @Test func aForeignDropIsFound() async throws {
+    defer { engine.removeFiles() }
+    try host.run(
+      "nft add table inet fw; nft add chain inet fw through '{ type filter hook forward priority 0; policy drop; }'")
+    try host.run(
+      "nft add table ip6 fw; nft add chain ip6 fw through '{ type filter hook forward priority 0; policy drop; }'")
+    try host.run("nft add table inet ok; nft add chain inet ok through '{ type filter hook forward priority 0; }'")
+    let found = try engine.driver.netfilter.with { (socket) throws(SystemCallError) in
+      try socket.foreignForwardChains(except: "engine", place: (table: "filter", chain: "DOCKER-USER")).droppers
+    }
+    #expect(found == ["inet fw through"])
+  }
+}
+
+/// Switching forwarding on for containers must not make a router for everybody.
+@Suite(.enabled(if: TestNamespace.isPossible, "making network namespaces needs root"), .timeLimit(.minutes(2)))
+struct BridgeForeignForwardingTests {
+  @Test(arguments: [false, true])
+  func foreignForwardingStaysAsItWas(wasOn: Bool) async throws {
+    let (host, left, right) = (try TestNamespace(), try TestNamespace(), try TestNamespace())
+    for (index, space) in [left, right].enumerated() {
+      try host.run("ip link add h\(index) type veth peer name wire && ip link set wire netns \(space.path)")
+      try host.run("ip addr add 10.\(index).0.1/24 dev h\(index) && ip link set h\(index) up")
+      try space.run(
+        "ip addr add 10.\(index).0.2/24 dev wire && ip link set wire up && ip route add default via 10.\(index).0.1")
+    }
+    try host.run("echo \(wasOn ? 1 : 0) > /proc/sys/net/ipv4/ip_forward")
+    let engine = try TestEngine(host: host)
+    defer { engine.removeFiles() }
+    let network = try await engine.create("bridge", isDefault: true)
+    let service = try AddressEcho(right, port: 80)
+    #expect(try host.run("cat /proc/sys/net/ipv4/ip_forward") == "1\n")
+    let seen = try Traffic.ask(from: left, "10.1.0.2", 80, milliseconds: wasOn ? 3000 : 200)
+    #expect(seen == (wasOn ? "10.0.0.2" : nil))
+    _ = try await engine.bus.request(NetworkDriverRemove(definition: network), driver: "bridge")
+    #expect(try host.run("cat /proc/sys/net/ipv4/ip_forward") == (wasOn ? "1\n" : "0\n"))
+    withExtendedLifetime(service) {}
+  }
 }

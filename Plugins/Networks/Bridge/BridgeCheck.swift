@@ -46,11 +46,27 @@ extension BridgeDriver {
       if request.repair { try deleteBridge(link.name) }
     }
     try checkNetworks(snapshot, names, repair: request.repair, report)
-    if published == nil, !snapshot.networks.isEmpty {
-      report(.missing, "table inet \(table.name)")
-      if request.repair { try writeTable(restoring: state.withLock { $0.published }) }
+    if !snapshot.networks.isEmpty {
+      if published == nil { report(.missing, "table inet \(table.name)") }
+      try checkForwarding(repair: request.repair, report)
+      if request.repair {
+        // Rules cost nothing to write again, and somebody may have changed them, or a firewall may be new.
+        try detectForeignDrop()
+        try writeTable(restoring: published == nil ? state.withLock { $0.published } : [])
+      }
     }
     return differences
+  }
+
+  private func checkForwarding(
+    repair: Bool, _ report: (SystemDifference.Kind, String) -> Void
+  ) throws(EngineError) {
+    let isOn = try attempt("the kernel's settings cannot be read") { () throws(SystemCallError) in
+      try settings.read(NetworkSettings.forwarding) == "1"
+    }
+    if isOn { return }
+    report(.missing, "forwarding (net.ipv4.ip_forward)")
+    if repair { try switchForwardingOn() }
   }
 
   private func checkNetworks(

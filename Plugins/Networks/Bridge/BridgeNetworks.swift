@@ -12,6 +12,7 @@ extension BridgeDriver {
   }
 
   private func makeNetwork(_ definition: NetworkDefinition) throws(EngineError) -> NetworkDefinition {
+    if definition.isDefault { try removeFormerDefaults(definition.id) }
     let entry = networkEntry(definition.id)
     let former = state.withLock { $0.networks[definition.id] }
     var survey = try attempt("the host's networks cannot be listed") { () throws(SystemCallError) in
@@ -48,6 +49,8 @@ extension BridgeDriver {
       let network = state.withLock { state -> BridgeNetwork in
         var allocator = AddressAllocator(subnet: plan.subnet, range: plan.range, gateway: plan.gateway)
         state.restoreAddresses(of: definition.id, in: &allocator)
+        // Containers that are being connected right now have an address but no record yet.
+        if let former = state.networks[definition.id], former.plan == plan { allocator = former.addresses }
         return BridgeNetwork(
           definition: plan.complete(definition), plan: plan, index: index, ownsBridge: !isForeign, entries: entries,
           addresses: allocator)
@@ -64,6 +67,17 @@ extension BridgeDriver {
         try? journal.end(entries)
       }
       throw error
+    }
+  }
+
+  /// There is one default network, so a bridge of another one is left from an engine that died before it recorded the
+  /// network.
+  private func removeFormerDefaults(_ id: ObjectID) throws(EngineError) {
+    for entry in journal.entries(plugin: plugin, kind: BridgeState.networkKind) {
+      let parts = entry.object.split(separator: " ")
+      guard parts.count == 2, parts[0] != id.text, parts[1] == "docker0" || parts[1] == engineBridge else { continue }
+      try deleteBridge(String(parts[1]))
+      try journal.end([entry.number])
     }
   }
 
@@ -110,7 +124,7 @@ extension BridgeDriver {
     state.withLock { $0.reflects = reflects }
   }
 
-  private func switchForwardingOn() throws(EngineError) {
+  func switchForwardingOn() throws(EngineError) {
     if journal.entries(plugin: plugin, kind: BridgeState.forwardingKind).isEmpty {
       try journal.begin(plugin: plugin, [(kind: BridgeState.forwardingKind, object: NetworkSettings.forwarding)])
     }

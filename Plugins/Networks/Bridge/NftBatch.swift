@@ -64,6 +64,12 @@ struct NftBatch: ~Copyable {
     acknowledged.pointee.nlmsg_flags |= UInt16(NLM_F_ACK)
     let final = acknowledged.pointee.nlmsg_seq
     length = header(nftnl_batch_end(text(room: 64), sequence + 1))
+    if length > 100_000 {
+      // netlink(7) refuses what is larger than the socket's buffer.
+      var size = Int32(length * 2)
+      setsockopt(
+        socket.descriptor.number, SOL_SOCKET, SO_SNDBUFFORCE, &size, socklen_t(MemoryLayout<Int32>.size))
+    }
     try SystemCallError.check("send", "nftables") { send(socket.descriptor.number, buffer, length, 0) }
     var failure: Int32 = 0
     var isDone = false
