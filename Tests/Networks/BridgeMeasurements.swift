@@ -32,6 +32,16 @@ struct BridgeMeasurements {
         _ = try await measure("attach, \(name)") { try await engine.attach(container, inside, network, ports: ports) }
         try await measure("detach, \(name)") { try await engine.detach(container) }
       }
+      let inside = try TestNamespace()
+      let container = ObjectID.random()
+      let request = NetworkDriverAttach(
+        container: container, namespace: inside.descriptor,
+        attachments: [
+          .init(
+            definition: network, request: EndpointRequest(network: "bridge"), interface: "eth0", isDefaultRoute: true)
+        ], ports: [])
+      _ = try await measure("attach, without the bus") { try engine.driver.attach(request) }
+      try await measure("detach, without the bus") { try engine.driver.detach(container) }
       let published = PublishedPort(
         transport: .tcp, hostAddress: nil, hostPort: 9, address: IPv4Address(1), port: 80)
       try await measure("publish") { try engine.driver.publish([published]) }

@@ -176,8 +176,7 @@ struct BridgeRecoveryTests {
     try await engine.detach(container)
     held = NetworkDriverAttach.Reply(endpoints: [], ports: [], reservations: [])
     container = .random()
-    held = try await engine.attach(container, second, network, ports: [binding])
-    #expect(held.endpoints.first?.address == "172.17.0.3")
+    held = try await engine.attach(container, second, network, address: "172.17.0.3", ports: [binding])
     #expect(try Traffic.ask(from: host, "127.0.0.1", 5353, udp: true, socket: client) == "172.17.0.1")
     withExtendedLifetime((held, services)) {}
   }

@@ -40,7 +40,7 @@ extension BridgeDriver {
         state.containers[request.container, default: AttachedContainer()].portsEntries += record.portsEntries
       }
       FaultPoint.reach("bridge.attach.recorded")
-      try makeLinks(plans, namespace: namespace.number)
+      try makeLinks(plans, namespace: namespace.number, publishes: !published.isEmpty)
       FaultPoint.reach("bridge.attach.linked")
       try configureInside(plans, namespace: namespace.number)
       FaultPoint.reach("bridge.attach.configured")
@@ -125,7 +125,7 @@ extension BridgeDriver {
     return (bindings, reservations, published)
   }
 
-  private func makeLinks(_ plans: [Plan], namespace: Int32) throws(EngineError) {
+  private func makeLinks(_ plans: [Plan], namespace: Int32, publishes: Bool) throws(EngineError) {
     let reflects = state.withLock { $0.reflects }
     try attempt("the container cannot be connected") { () throws(SystemCallError) in
       var batch = NetlinkBatch()
@@ -135,7 +135,9 @@ extension BridgeDriver {
           peerAddress: plan.hardwareAddress, namespace: namespace, mtu: plan.network.plan.options.mtu)
         // Where frames pass the rules, those keep neighbours apart, and still let them meet by published ports.
         let isolated = !plan.network.plan.options.connects && !reflects
-        if reflects || isolated { try batch.setBridgePort(plan.link.link, hairpin: reflects, isolated: isolated) }
+        // Only what reaches itself by a port of its own comes back to where it came from.
+        let hairpin = reflects && publishes
+        if hairpin || isolated { try batch.setBridgePort(plan.link.link, hairpin: hairpin, isolated: isolated) }
       }
       try routing.send(&batch)
     }
