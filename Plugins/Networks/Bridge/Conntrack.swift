@@ -1,5 +1,6 @@
 import CNetlink
 import CNftables
+import Contracts
 import Glibc
 import LinuxSystem
 
@@ -17,7 +18,7 @@ extension NetlinkSocket {
       guard let tuple = nlmsg_find_attr(header, 4, Int32(CTA_TUPLE_ORIG.rawValue)),
         let ip = Self.nested(tuple, CTA_TUPLE_IP.rawValue),
         let transport = Self.nested(tuple, CTA_TUPLE_PROTO.rawValue),
-        let number = Self.nested(transport, CTA_PROTO_NUM.rawValue), nla_get_u8(number) == UInt8(IPPROTO_UDP),
+        let number = Self.nested(transport, CTA_PROTO_NUM.rawValue), nla_get_u8(number) == TransportProtocol.udp.number,
         let destination = Self.nested(ip, CTA_IP_V4_DST.rawValue),
         let port = Self.nested(transport, CTA_PROTO_DST_PORT.rawValue),
         let published = byPort[UInt16(bigEndian: nla_get_u16(port))]

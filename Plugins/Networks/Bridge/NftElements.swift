@@ -3,6 +3,11 @@ import Contracts
 import Glibc
 import LinuxSystem
 
+extension TransportProtocol {
+  /// IANA's protocol number; a release build does not find glibc's IPPROTO_UDP beside the headers of netlink.
+  var number: UInt8 { self == .tcp ? 6 : 17 }
+}
+
 /// A published port as the maps hold it.
 struct PublishedPort: Hashable, Sendable {
   var transport: TransportProtocol
@@ -16,9 +21,7 @@ struct PublishedPort: Hashable, Sendable {
 
   var map: String { hostAddress == nil ? NftTable.ports : NftTable.addressPorts }
   var key: [UInt8] {
-    // IANA's protocol numbers; a release build does not find glibc's IPPROTO_UDP beside the headers of netlink.
-    [transport == .tcp ? 6 : 17, 0, 0, 0] + (hostAddress?.bytes ?? [])
-      + Self.padded(hostPort)
+    [transport.number, 0, 0, 0] + (hostAddress?.bytes ?? []) + Self.padded(hostPort)
   }
   var value: [UInt8] { address.bytes + Self.padded(port) }
 
@@ -49,7 +52,7 @@ struct PublishedPort: Hashable, Sendable {
     guard key.count == (withAddress ? 12 : 8), value.count == 8 else { return nil }
     func number(_ bytes: ArraySlice<UInt8>) -> UInt32 { bytes.reduce(0) { $0 << 8 | UInt32($1) } }
     self.init(
-      transport: Int(key[0]) == Int(IPPROTO_TCP) ? .tcp : .udp,
+      transport: key[0] == TransportProtocol.tcp.number ? .tcp : .udp,
       hostAddress: withAddress ? IPv4Address(number(key[4..<8])) : nil,
       hostPort: UInt16(number(withAddress ? key[8..<10] : key[4..<6])), address: IPv4Address(number(value[..<4])),
       port: UInt16(number(value[4..<6])))
