@@ -22,8 +22,8 @@ enum AttachedCommands {
       detachKeys: options.string("detach-keys") ?? DetachKeys.standard)
     var foreground = try Foreground(
       client: client, proxiesSignals: options.boolean("sig-proxy", default: true),
-      sendsSize: configuration.hasTerminal, container: record.id.text)
-    let terminal = takesInput && configuration.hasTerminal ? RawTerminal(0) : nil
+      sendsSize: configuration.hasTerminal, takesKeys: takesInput && configuration.hasTerminal,
+      container: record.id.text)
     let status: ExitStatus?
     do {
       status = try foreground.run(
@@ -31,7 +31,6 @@ enum AttachedCommands {
     } catch let error as EngineError {
       throw Failure(Reports.line(error), status: error.exitStatus == 125 ? 1 : error.exitStatus)
     }
-    _ = terminal
     guard let status else { return 0 }
     if !status.reason.isEmpty { Console.error("engine: \(status.reason)") }
     return status.code
@@ -98,8 +97,7 @@ enum AttachedCommands {
       hasTerminal: hasTerminal, isPrivileged: options.boolean("privileged"), isDetached: isDetached, streams: streams)
     var foreground = try Foreground(
       client: try Engine.connect(invocation.global), proxiesSignals: !isDetached,
-      sendsSize: hasTerminal && !isDetached, container: container)
-    let terminal = takesInput && hasTerminal ? RawTerminal(0) : nil
+      sendsSize: hasTerminal && !isDetached, takesKeys: takesInput && hasTerminal, container: container)
     let status: ExitStatus?
     do {
       status = try foreground.run(message, isExec: true) { body in
@@ -112,7 +110,6 @@ enum AttachedCommands {
     } catch let error as EngineError {
       throw Failure(Reports.line(error), status: error.exitStatus == 125 ? 1 : error.exitStatus)
     }
-    _ = terminal
     return status?.code ?? 0
   }
 }

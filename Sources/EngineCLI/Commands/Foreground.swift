@@ -17,6 +17,10 @@ struct Foreground: ~Copyable {
   private var client: Client
   private let signals: SignalSource
   private let sendsSize: Bool
+  /// Whether the user's keys go to the container: then the terminal is raw from the first thing the engine tells until
+  /// the end, so that what this client says before is shown as usual and Ctrl-C still works.
+  private let takesKeys: Bool
+  private var terminal: RawTerminal?
   /// Whom signals go to: known once the engine says that it is created, and possible once it is started.
   private var container: String?
   private var exec: ObjectID?
@@ -24,9 +28,12 @@ struct Foreground: ~Copyable {
   private var waiting: [Int32] = []
   private var impatience = 0
 
-  init(client: consuming Client, proxiesSignals: Bool, sendsSize: Bool, container: String? = nil) throws {
+  init(client: consuming Client, proxiesSignals: Bool, sendsSize: Bool, takesKeys: Bool, container: String? = nil)
+    throws
+  {
     self.client = client
     self.sendsSize = sendsSize
+    self.takesKeys = takesKeys
     self.container = container
     signals = try SignalSource(proxied: proxiesSignals)
   }
@@ -39,13 +46,16 @@ struct Foreground: ~Copyable {
   mutating func run<R: StreamRequest>(
     _ request: R, isExec: Bool = false, tell: (Body) throws -> Told
   ) throws -> R.Reply {
+    defer { terminal = nil }
     let id = try client.send(request)
     while true {
       while let message = try client.receiveBuffered() {
         switch message {
         case .reply(id, let body): return try body.decode(R.Reply.self)
         case .failure(id, let error): throw error
-        case .element(id, let body): try take(try tell(body), isExec: isExec)
+        case .element(id, let body):
+          try take(try tell(body), isExec: isExec)
+          if takesKeys && terminal == nil { terminal = RawTerminal(0) }
         // Answers to signals and sizes: one that came too late says so, and that is all right.
         case .reply, .failure, .element: continue
         }

@@ -61,9 +61,8 @@ enum RunCommands {
     var foreground = try Foreground(
       client: try Engine.connect(invocation.global),
       proxiesSignals: !message.isDetached && invocation.options.boolean("sig-proxy", default: true),
-      sendsSize: configuration.hasTerminal && !message.isDetached)
-    let isRaw = configuration.hasTerminal && configuration.attachesInput && !message.isDetached
-    let terminal = isRaw ? RawTerminal(0) : nil
+      sendsSize: configuration.hasTerminal && !message.isDetached,
+      takesKeys: configuration.hasTerminal && configuration.attachesInput && !message.isDetached)
     var created: ObjectID?
     let status = try foreground.run(message) { body in
       switch try body.decode(ContainerRunElement.self) {
@@ -76,7 +75,6 @@ enum RunCommands {
       case .detached: return .detached
       }
     }
-    _ = terminal
     if message.isDetached, let created { Console.line(created.text) }
     guard let status else { return 0 }
     if !status.reason.isEmpty { Console.error("engine: \(status.reason)") }
