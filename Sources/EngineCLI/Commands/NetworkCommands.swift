@@ -80,7 +80,7 @@ enum NetworkCommands {
     for text in invocation.options.list("filter") {
       let pair = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
       switch pair[0] {
-      case "name": networks.removeAll { !$0.name.contains(pair[1]) }
+      case "name": networks.removeAll { !$0.name.holds(pair[1]) }
       case "id": networks.removeAll { !$0.id.text.hasPrefix(pair[1]) }
       case "driver": networks.removeAll { $0.driver != pair[1] }
       case "label": networks.removeAll { !ContainerFilter.has($0.labels, [pair[1]]) }

@@ -64,7 +64,7 @@ enum VolumeCommands {
     for text in invocation.options.list("filter") {
       let pair = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
       switch pair[0] {
-      case "name": volumes.removeAll { !$0.name.contains(pair[1]) }
+      case "name": volumes.removeAll { !$0.name.holds(pair[1]) }
       case "driver": volumes.removeAll { $0.driver != pair[1] }
       case "label": volumes.removeAll { !ContainerFilter.has($0.labels, [pair[1]]) }
       case "dangling":

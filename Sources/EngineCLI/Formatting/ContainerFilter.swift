@@ -47,7 +47,7 @@ struct ContainerFilter {
       switch key {
       case "id": result.removeAll { container in !wanted.contains { container.id.text.hasPrefix($0) } }
       case "name":
-        result.removeAll { container in !wanted.contains { "/\(container.name)".contains($0) } }
+        result.removeAll { container in !wanted.contains { "/\(container.name)".holds($0) } }
       case "label": result.removeAll { !Self.has(ContainerListing.labels($0), wanted) }
       case "exited":
         result.removeAll { $0.state.status != .exited || !wanted.contains(String($0.state.exitCode)) }

@@ -109,7 +109,7 @@ enum TemplateFunctions {
     if separator.isEmpty { return text.map { String($0) } }
     var parts: [String] = []
     var rest = text[...]
-    while let found = rest.firstRange(of: separator) {
+    while let found = rest.firstOccurrence(of: separator) {
       parts.append(String(rest[..<found.lowerBound]))
       rest = rest[found.upperBound...]
     }
