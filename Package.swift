@@ -117,6 +117,11 @@ for target in everything where target.type != .system && target.name != "CLinux"
   target.swiftSettings = [.unsafeFlags(["-Xcc", "-D_GNU_SOURCE"])]
 }
 
+// What the CLI is made of stays free of the regular expressions that every module would import unasked.
+for target in everything where target.name == "EngineCLI" || target.name == "engine" {
+  target.swiftSettings?.append(.unsafeFlags(["-Xfrontend", "-disable-implicit-string-processing-module-import"]))
+}
+
 let package = Package(
   name: "engine",
   products: [
