@@ -16,7 +16,7 @@ extension EndToEnd {
       #expect(hello.output == "hello world\n" && hello.status == 0, "\(hello)")
       let both = fixture.engine("run", "--rm", "bb", "sh", "-c", "echo out; echo err >&2; exit 3")
       #expect(both.output == "out\n" && both.errors == "err\n" && both.status == 3, "\(both)")
-      #expect(fixture.engine("run", "--rm", "bb", "sh", "-c", "kill -9 $$").status == 137)
+      #expect(fixture.engine("run", "--rm", "bb", "sh", "-c", "sh -c 'kill -9 $$'; exit $?").status == 137)
       #expect(fixture.engine("run", "--rm", "bb", "/bin/absent").status == 127)
       #expect(fixture.engine("run", "--rm", "bb", "absent").status == 127)
       #expect(fixture.engine("run", "--rm", "bb", "/etc").status == 126)
@@ -95,7 +95,7 @@ extension EndToEnd {
       fixture.succeed("rm", "-f", "web")
       #expect(fixture.fetch("http://127.0.0.1:8080/page").status != 0)
       // The port is free at once.
-      fixture.engine("rm", "-f", "other").status == 0 ? () : ()
+      _ = fixture.engine("rm", "-f", "other")
       #expect(fixture.engine("run", "--rm", "-p", "8080:80", "bb", "true").status == 0)
     }
 

@@ -34,7 +34,8 @@ struct BridgeAttachTests {
     #expect(try await engine.check(running: [container]) == [])
 
     try await engine.detach(container)
-    #expect(try await engine.check().map(\.kind) == [.draining])
+    // The reaper may be done with the link already.
+    #expect(try await engine.check().allSatisfy { $0.kind == .draining })
     try await engine.drained()
     #expect(try await engine.check() == [])
     #expect(try inside.run("ip -o link show eth0", expecting: 1).contains("does not exist"))
