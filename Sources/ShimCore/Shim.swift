@@ -40,7 +40,7 @@ public final class Shim {
 
   /// Nothing is left to do: nothing was ever started and nobody will, or the exit is recorded and all output taken.
   private var isFinished: Bool {
-    guard let container else { return engine < 0 }
+    guard let container else { return engine < 0 || isTerminating }
     if isTerminating { return container.pid == 0 || container.exit != nil }
     guard exit != nil else { return container.isOver && engine < 0 }
     return isRecorded && container.streams.isDelivered
