@@ -103,6 +103,12 @@ final class Fixture {
   /// A page from the fixture's host.
   func fetch(_ url: String) -> Outcome { host(["curl", "-s", "-S", "--max-time", "5", url]) }
 
+  /// A shell line that prints the last line of a page, for use inside containers: the wget of Debian's static busybox
+  /// dies of its C library's resolver where there is no libc beside it, also for numeric addresses.
+  static func request(_ address: String, _ port: Int, _ path: String) -> [String] {
+    ["sh", "-c", "printf 'GET \(path) HTTP/1.0\\r\\n\\r\\n' | nc -w 2 \(address) \(port) | tail -n 1"]
+  }
+
   /// Makes the image `bb`: Debian's busybox with its usual names.
   func importBusybox(_ name: String = "bb") throws {
     let archive = try Self.busyboxArchive.get()

@@ -90,7 +90,7 @@ extension EndToEnd {
           || !fixture.engine("ps", "-a").output.contains("other"))
       // Hairpin: the container reaches its own published port by the host's address on the bridge.
       let gateway = fixture.succeed("inspect", "-f", "{{.NetworkSettings.Gateway}}", "web")
-      let hairpin = fixture.engine("exec", "web", "wget", "-q", "-O", "-", "-T", "5", "http://\(gateway):8080/page")
+      let hairpin = fixture.engine(["exec", "web"] + Fixture.request(gateway, 8080, "/page"))
       #expect(hairpin.output == "from the image\n", "\(hairpin)")
       fixture.succeed("rm", "-f", "web")
       #expect(fixture.fetch("http://127.0.0.1:8080/page").status != 0)
