@@ -28,7 +28,7 @@ test-deps: deps
 
 ## Leaves engine, engined and engine-shim in .build/release, ready to be used in place.
 build: deps
-	$(SWIFT) build -c release $(foreach binary,$(BINARIES),--product $(binary))
+	$(SWIFT) build -c release
 
 ## Builds, and shows a real container: a web server with a published port, a volume and limits.
 run: build
@@ -40,7 +40,6 @@ test: test-deps build lint
 
 ## The benchmarks, beside every peer that is installed.
 bench: build
-	$(SWIFT) build -c release --product engine-benchmarks
 	@$(SUDO) $(RELEASE)/engine-benchmarks $(RELEASE)
 
 ## Installs the peers that the benchmarks compare with.

@@ -87,7 +87,9 @@ let testTargets: [Target] = [
   tests("WireTests", "Wire", ["Wire", "Contracts", "LinuxSystem"]),
   tests("KernelTests", "Kernel", ["Kernel", "Wire", "Contracts", "LinuxSystem"]),
   tests("EngineCLITests", "EngineCLI", ["EngineCLI", "Contracts"]),
-  tests("ShimTests", "Shim", ["ShimProtocol", "ShimCore", "LinuxRuntimePlugin", "Kernel", "Contracts", "LinuxSystem", "CLinux"]),
+  tests(
+    "ShimTests", "Shim",
+    ["ShimProtocol", "ShimCore", "LinuxRuntimePlugin", "Kernel", "Contracts", "LinuxSystem", "CLinux"]),
   tests(
     "ImagesTests", "Images",
     ["ImagesPlugin", "OverlaySnapshotsPlugin", "ContentStreams", "Kernel", "Contracts", "LinuxSystem", "CLinux"]),
