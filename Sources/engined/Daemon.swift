@@ -12,13 +12,16 @@ enum Daemon {
   static let version = "0.1.0"
   /// Seconds without a client and without a running container after which the daemon leaves.
   static let idleSeconds: UInt64 = 300
+  /// How often, and after how many microseconds each, a daemon looks whether the one before it answers: 30 seconds.
+  static let lockAttempts = 600
+  static let lockPause: UInt32 = 50_000
 
   /// - Returns: the process's exit status.
   static func run(_ options: DaemonOptions) -> Int32 {
     setUpProcess()
     let paths = InstancePaths(root: options.root, currentDirectory: currentDirectory())
     let log = Logger(label: "engined")
-    let result = Once<Result<Running, EngineError>>()
+    let result = Once<Result<Running?, EngineError>>()
     let bus = Bus()
     Task(executorPreference: bus.executor) {
       do throws(EngineError) {
@@ -32,7 +35,10 @@ enum Daemon {
       log.error("\(error)")
       report("\(error)", to: options.readyDescriptor)
       return 125
-    case .success(let running):
+    case .success(nil):
+      report("ok", to: options.readyDescriptor)
+      return 0
+    case .success(let running?):
       report("ok", to: options.readyDescriptor)
       log.info("engine \(version) answers at \(paths.socket)")
       waitForEnd(running, bus)
@@ -62,7 +68,7 @@ enum Daemon {
     }
   }
 
-  private static func start(_ paths: InstancePaths, _ bus: Bus) async throws(EngineError) -> Running {
+  private static func start(_ paths: InstancePaths, _ bus: Bus) async throws(EngineError) -> Running? {
     do {
       try Files.makeDirectories("/run/engine", mode: 0o711)
       try Files.makeDirectories(paths.runtimeDirectory)
@@ -70,7 +76,7 @@ enum Daemon {
     } catch {
       throw EngineError(.internalFailure, "the engine's directories cannot be made: \(error)")
     }
-    let lock = try takeLock(paths)
+    guard let lock = try takeLock(paths) else { return nil }
     try InstanceOwner.claim(paths)
     let instance = try makeInstance(paths)
     let journal = try Journal(path: "\(paths.runtimeDirectory)/journal")
@@ -103,15 +109,23 @@ enum Daemon {
     return try UnixSocket.listen(paths.socket)
   }
 
-  private static func takeLock(_ paths: InstancePaths) throws(EngineError) -> Descriptor {
+  /// Takes the lock of the instance. A container's shim and a client may both start a daemon at the same moment; the
+  /// second one waits until the first one answers.
+  ///
+  /// - Returns: nil when another engine answers for this root.
+  private static func takeLock(_ paths: InstancePaths) throws(EngineError) -> Descriptor? {
     do {
       let file = try Files.open("\(paths.runtimeDirectory)/engined.lock", O_RDWR | O_CREAT, mode: 0o600)
-      try SystemCallError.check("flock") { flock(file.number, LOCK_EX | LOCK_NB) }
-      return Descriptor(adopting: file.release())
+      for _ in 0..<lockAttempts {
+        if flock(file.number, LOCK_EX | LOCK_NB) == 0 { return Descriptor(adopting: file.release()) }
+        guard errno == EWOULDBLOCK else { throw SystemCallError(call: "flock", subject: paths.root, number: errno) }
+        if (try? UnixSocket.connect(paths.socket)) != nil { return nil }
+        usleep(lockPause)
+      }
     } catch {
-      guard error.number == EWOULDBLOCK else { throw EngineError(.internalFailure, "the engine's lock: \(error)") }
-      throw EngineError(.conflict, "an engine runs already for \(paths.root)")
+      throw EngineError(.internalFailure, "the engine's lock: \(error)")
     }
+    throw EngineError(.conflict, "an engine holds \(paths.root) but does not answer; see \(paths.log)")
   }
 
   private static func makeInstance(_ paths: InstancePaths) throws(EngineError) -> Instance {
