@@ -9,6 +9,7 @@ final class Lifecycle: Sendable {
   let log: Logger
   let name: String
   let table = ContainerTable()
+  let history = StartHistory()
   /// Records that did not read at start-up, for `system check`.
   let corrupt = Mutex<[String]>([])
   /// Ends that were told before the containers were known again.

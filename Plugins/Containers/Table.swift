@@ -27,8 +27,6 @@ final class ContainerEntry: Sendable {
     /// It is being removed, so it no longer counts as a user of its image, volumes and networks.
     var isBeingRemoved = false
     var session: Session?
-    /// Monotonic nanoseconds of each step of the last start.
-    var timings: [StepTiming] = []
     var execs: [ObjectID: Int32] = [:]
   }
 

@@ -122,7 +122,8 @@ public final class LinuxRuntimePlugin: Plugin {
       let pid = try spawner.spawn(
         connection: other.number, listener: listener.number, label: container.short)
       FaultPoint.reach("runtime.prepare.spawned")
-      let link = ShimLink(container: container, directory: directory, socket: socket, shimPID: pid)
+      let link = ShimLink(
+        container: container, directory: directory, socket: socket, shimPID: pid, spawned: MonotonicClock.now)
       shims.withLock { $0.prepared[container] = link }
       return link
     } catch {
@@ -149,7 +150,7 @@ public final class LinuxRuntimePlugin: Plugin {
       let start = try plans.start(
         request, directory: link.directory, client: clientDescriptor(call, request.streams))
       let answer = try link.askDirectly(.start(start.plan), descriptors: start.descriptors)
-      guard case .started(let pid, let time, let warnings) = answer.body else {
+      guard case .started(let pid, let time, let warnings, let steps) = answer.body else {
         throw EngineError(.protocolViolation, "the container's shim gave no answer to its start")
       }
       FaultPoint.reach("runtime.start.started")
@@ -157,7 +158,8 @@ public final class LinuxRuntimePlugin: Plugin {
       shims.withLock { $0.started(link) }
       watcher.watch(link)
       return RuntimeStart.Reply(
-        pid: pid, shimPID: link.shimPID, started: Timestamp(nanoseconds: time), warnings: warnings)
+        pid: pid, shimPID: link.shimPID, started: Timestamp(nanoseconds: time), warnings: warnings,
+        steps: link.measured(steps ?? []))
     } catch {
       try? remove(container)
       throw error
@@ -191,7 +193,7 @@ public final class LinuxRuntimePlugin: Plugin {
     link.add(exec, named: name)
     do throws(EngineError) {
       let answer = try await link.ask(.exec(plan), descriptors: descriptors)
-      guard case .started(let pid, _, _) = answer.body else {
+      guard case .started(let pid, _, _, _) = answer.body else {
         throw EngineError(.protocolViolation, "the container's shim gave no answer to the exec")
       }
       link.setPIDFD(answer.descriptors.first, exec: name)
