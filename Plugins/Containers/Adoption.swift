@@ -65,7 +65,7 @@ extension Lifecycle {
       entry.update { state in
         state.record.state.status = .running
         state.isActive = true
-        state.session = Session()
+        state.session = Session(trace: nil)
         if let pid = alive[entry.id] { state.record.state.pid = pid }
       }
     }

@@ -59,7 +59,7 @@ final class ShimLink: Sendable {
 
   /// The steps of a start as the bus has them: before the shim's own comes its loading.
   func measured(_ steps: [StepPlan]) -> [TimedStep] {
-    var result = steps.map { TimedStep($0.name, $0.isInProcess ? .process : .shim, begin: $0.begin, end: $0.end) }
+    var result = steps.map(TimedStep.init)
     if spawned > 0, let first = steps.first, first.begin > spawned {
       result.insert(TimedStep("load", .shim, begin: spawned, end: first.begin), at: 0)
     }
@@ -220,5 +220,12 @@ final class ShimLink: Sendable {
 
   static func misunderstood(_ error: ProtocolError) -> EngineError {
     EngineError(.protocolViolation, "the engine does not understand the container's shim: \(error)")
+  }
+}
+
+extension TimedStep {
+  /// As the bus has it.
+  init(_ step: StepPlan) {
+    self.init(step.name, step.isInProcess ? .process : .shim, begin: step.begin, end: step.end)
   }
 }
