@@ -74,7 +74,10 @@ let host: [Target] = [
 ]
 
 let benchmarks: [Target] = [
-  .executableTarget(name: "engine-benchmarks", dependencies: ["CLinux"], path: "Benchmarks/EndToEnd")
+  .executableTarget(name: "engine-benchmarks", dependencies: ["CLinux"], path: "Benchmarks/EndToEnd"),
+  .executableTarget(
+    name: "engine-micro-benchmarks", dependencies: ["Contracts", "Wire", "Kernel", "LinuxSystem"],
+    path: "Benchmarks/Micro"),
 ]
 
 /// A test target beside what it tests; EndToEnd drives the built binaries and links none of them.

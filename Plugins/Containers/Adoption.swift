@@ -65,12 +65,12 @@ extension Lifecycle {
       entry.update { state in
         state.record.state.status = .running
         state.isActive = true
-        state.session = Session()
+        state.session = Session(trace: nil)
         if let pid = alive[entry.id] { state.record.state.pid = pid }
       }
     }
     // One second for all of them together.
-    let patience = StepClock.now + 1_000_000_000
+    let patience = MonotonicClock.now + 1_000_000_000
     for entry in entries {
       guard let signal = adopting.withLock({ $0[entry.id] }) else { continue }
       if alive[entry.id] != nil {
@@ -80,7 +80,7 @@ extension Lifecycle {
         continue
       }
       // The runtime tells how it ended after its reply; after a reboot it has nothing to tell.
-      let left = Int64(patience) - Int64(StepClock.now)
+      let left = patience - MonotonicClock.now
       let status = await signal.wait(.nanoseconds(max(0, left)), by: bus.timekeeper)
       await settle(entry, status ?? lost)
     }

@@ -56,6 +56,9 @@ public final class ContainersPlugin: Plugin {
     try registrar.answer(ContainerInspect.self) { (request, _) async throws(EngineError) in
       try lifecycle.table.find(request.container).record
     }
+    try registrar.answer(ContainerTimings.self) { (request, _) async throws(EngineError) in
+      try lifecycle.timings(of: request.container)
+    }
     try registrar.answer(ContainerSize.self) { (request, call) async throws(EngineError) in
       try await call.request(SnapshotUsage(container: try lifecycle.table.find(request.container).id))
     }
@@ -75,10 +78,5 @@ public final class ContainersPlugin: Plugin {
   /// Takes over what a former engine left: see Adoption.swift.
   public func start() async throws(EngineError) {
     try await lifecycle.adopt()
-  }
-
-  /// Step by step, how long the last start of a container took, in monotonic nanoseconds.
-  func timings(of container: String) throws(EngineError) -> [StepTiming] {
-    try lifecycle.table.find(container).snapshot.timings
   }
 }

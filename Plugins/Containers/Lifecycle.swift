@@ -9,6 +9,7 @@ final class Lifecycle: Sendable {
   let log: Logger
   let name: String
   let table = ContainerTable()
+  let history = StartHistory()
   /// Records that did not read at start-up, for `system check`.
   let corrupt = Mutex<[String]>([])
   /// Ends that were told before the containers were known again.
@@ -31,7 +32,7 @@ final class Lifecycle: Sendable {
     let lease = Lease()
     await call.lease.hold(what) { await lease.release() }
     do throws(EngineError) {
-      return try await body(Call(bus: bus, lease: lease, peer: call.peer, trace: call.trace))
+      return try await body(call.leasing(to: lease))
     } catch {
       await lease.release()
       throw error

@@ -1,4 +1,5 @@
 import Contracts
+import Kernel
 import Synchronization
 
 /// One run of a container, from its start until everything of it is cleaned up.
@@ -11,11 +12,19 @@ final class Session: Sendable {
   let settled: Signal<ExitStatus>
   /// The client that is attached has nothing more to wait for.
   let attachment = Signal<Outcome>()
+  /// Where the request that started it is traced: what its end brings about belongs there too.
+  let trace: TracePoint?
 
-  init() { settled = Signal() }
+  init(trace: TracePoint?) {
+    settled = Signal()
+    self.trace = trace
+  }
 
   /// The same run, for the clients that attach after one let go.
-  init(continuing session: Session) { settled = session.settled }
+  init(continuing session: Session) {
+    settled = session.settled
+    trace = session.trace
+  }
 }
 
 /// A container in memory: its record, what is being done to it, and who waits for it.
@@ -27,8 +36,6 @@ final class ContainerEntry: Sendable {
     /// It is being removed, so it no longer counts as a user of its image, volumes and networks.
     var isBeingRemoved = false
     var session: Session?
-    /// Monotonic nanoseconds of each step of the last start.
-    var timings: [StepTiming] = []
     var execs: [ObjectID: Int32] = [:]
   }
 

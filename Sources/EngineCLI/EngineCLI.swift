@@ -1,13 +1,18 @@
 import Contracts
 import Glibc
+import LinuxSystem
 
 /// The command line: finds the command, reads its flags, runs it, and says in one line what went wrong.
 public enum EngineCLI {
   public static let version = "0.1.0"
 
+  /// When this program began, nanoseconds of CLOCK_MONOTONIC.
+  static let began = MonotonicClock.now
+
   /// - Parameter words: the arguments without the program's name.
   /// - Returns: the exit status.
   public static func main(_ words: [String]) -> Int32 {
+    _ = began
     do {
       return try dispatch(words)
     } catch let failure as Failure {

@@ -6,17 +6,31 @@ import Synchronization
 public struct Call: Sendable {
   public let bus: Bus
   /// What this operation acquires before it commits; shared by every nested request.
-  public let lease: Lease
+  public private(set) var lease: Lease
   /// The process at the other end of the connection, or nil for a request from inside the engine.
   public let peer: PeerCredentials?
-  /// Names the operation in traces; empty when it is not traced.
-  public let trace: String
+  /// Where every message within the operation is recorded; nil when nobody asked for that.
+  public private(set) var trace: TracePoint?
 
-  public init(bus: Bus, lease: Lease = Lease(), peer: PeerCredentials? = nil, trace: String = "") {
+  public init(bus: Bus, lease: Lease = Lease(), peer: PeerCredentials? = nil, trace: TracePoint? = nil) {
     self.bus = bus
     self.lease = lease
     self.peer = peer
     self.trace = trace
+  }
+
+  /// The same call with a lease of its own.
+  public func leasing(to lease: Lease) -> Call {
+    var call = self
+    call.lease = lease
+    return call
+  }
+
+  /// The same call as a part of another one's trace: for what is done because of that but not within it.
+  public func traced(at point: TracePoint?) -> Call {
+    var call = self
+    call.trace = point
+    return call
   }
 
   /// Asks another plugin within this call.
@@ -115,6 +129,7 @@ public final class Bus: Sendable {
   }
 
   private let routes = Mutex(Routes())
+  let traces = TraceStore()
   public let executor: ElasticExecutor
   public let timekeeper: Timekeeper
 
@@ -141,7 +156,10 @@ public final class Bus: Sendable {
   func route<R: Request>(_ request: R, driver: String, _ call: Call) async throws(EngineError) -> R.Reply {
     let handler = try find(R.self, driver: driver)
     guard let typed = handler as? Handler<RequestHandler<R>> else { throw mismatch(R.name) }
-    return try await typed.body(request, call)
+    guard let point = call.trace else { return try await typed.body(request, call) }
+    return try await point.record(R.name, plugin: handler.owner, driver: driver) {
+      (point) async throws(EngineError) in try await typed.body(request, call.traced(at: point))
+    }
   }
 
   func route<R: StreamRequest>(
@@ -149,7 +167,10 @@ public final class Bus: Sendable {
   ) async throws(EngineError) -> R.Reply {
     let handler = try find(R.self, driver: driver)
     guard let typed = handler as? Handler<StreamHandler<R>> else { throw mismatch(R.name) }
-    return try await typed.body(request, call, sink)
+    guard let point = call.trace else { return try await typed.body(request, call, sink) }
+    return try await point.record(R.name, plugin: handler.owner, driver: driver) {
+      (point) async throws(EngineError) in try await typed.body(request, call.traced(at: point), sink)
+    }
   }
 
   private func mismatch(_ name: String) -> EngineError {
@@ -171,13 +192,15 @@ public final class Bus: Sendable {
   }
 
   /// The handler of a message that arrived by wire.
-  func remote(_ name: String, driver: String) throws(EngineError) -> RemoteHandler {
-    let (found, drivers, reason) = routes.withLock { routes -> (RemoteHandler?, [String], String?) in
+  func remote(
+    _ name: String, driver: String
+  ) throws(EngineError) -> (handler: RemoteHandler, plugin: String) {
+    let (found, drivers, reason) = routes.withLock { routes -> (AnyHandler?, [String], String?) in
       guard let named = routes.names[name] else { return (nil, [], routes.unavailable["\(name) \(driver)"]) }
       let handler = named[driver] ?? (driver.isEmpty ? routes.defaults[name].flatMap { named[$0] } : nil)
-      return (handler?.remote, named.keys.sorted(), routes.unavailable["\(name) \(driver)"])
+      return (handler, named.keys.sorted(), routes.unavailable["\(name) \(driver)"])
     }
-    if let found { return found }
+    if let found { return (found.remote, found.owner) }
     throw Self.unroutable(name, driver: driver, drivers: drivers, reason: reason)
   }
 

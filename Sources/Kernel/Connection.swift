@@ -166,22 +166,30 @@ final class Connection: Sendable {
   }
 
   private func run(_ request: RemoteMessage.Request, _ lease: Lease) async {
-    let call = Call(bus: bus, lease: lease, peer: peer, trace: request.trace)
+    let call = Call(bus: bus, lease: lease, peer: peer)
+    let trace = request.trace.isEmpty ? nil : bus.traces.open(request.trace)
     let result: Result<Answer, EngineError>
     do throws(EngineError) {
-      let handler = try bus.remote(request.method, driver: request.driver)
+      let (handler, plugin) = try bus.remote(request.method, driver: request.driver)
       let parameters = WireParameters(body: request.parameters)
       let emit: RemoteHandler.Emit = { (element) async throws(EngineError) in
         try await self.emit(request.id, element)
       }
-      if let deadline = request.deadline {
+      let answer = { (call: Call) async throws(EngineError) -> Answer in
+        guard let deadline = request.deadline else { return try await handler.run(parameters, call, emit) }
+        return try await self.bus.supervise(request.method, call: call, deadline: .milliseconds(deadline)) {
+          () async throws(EngineError) -> Answer in
+          try await handler.run(parameters, call, emit)
+        }
+      }
+      if let trace {
+        let root = TracePoint(trace)
         result = .success(
-          try await bus.supervise(request.method, call: call, deadline: .milliseconds(deadline)) {
-            () async throws(EngineError) -> Answer in
-            try await handler.run(parameters, call, emit)
+          try await root.record(request.method, plugin: plugin, driver: request.driver) {
+            (point) async throws(EngineError) in try await answer(call.traced(at: point))
           })
       } else {
-        result = .success(try await handler.run(parameters, call, emit))
+        result = .success(try await answer(call))
       }
     } catch {
       result = .failure(error)

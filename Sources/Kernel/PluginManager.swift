@@ -160,6 +160,9 @@ extension PluginManager {
   public func answerKernelMessages(shutdown: @escaping @Sendable () -> Void) throws(EngineError) {
     let registrar = Registrar(bus: bus, manifest: PluginManifest(name: "kernel", role: "kernel"))
     try registrar.answer(PluginList.self) { (_, _) async throws(EngineError) in self.statuses }
+    try registrar.answer(TraceRead.self) { (request, call) async throws(EngineError) in
+      call.bus.traces.take(request.trace)
+    }
     try registrar.answer(SystemShutdown.self) { (_, call) async throws(EngineError) in
       _ = call.bus.timekeeper.schedule(after: .milliseconds(10), shutdown)
       return Done()

@@ -19,8 +19,13 @@ struct ChildDescriptors {
 
 /// What runs in a new process between clone3(2) and execve(2). The process is a fork of the single-threaded shim, so
 /// everything may be called here.
-struct Child {
+final class Child {
   let descriptors: ChildDescriptors
+  private var log = StepLog(isInProcess: true, begin: MonotonicClock.now)
+
+  init(descriptors: ChildDescriptors) { self.descriptors = descriptors }
+
+  private func finished(_ step: String) { log.finish(step, now: MonotonicClock.now) }
 
   private func warn(_ text: String) { StatusReport.send(.warning(text), to: descriptors.status) }
 
@@ -31,19 +36,26 @@ struct Child {
       try joinNamespaces(plan)
       try setNames(plan)
       let host = try hostPieces(plan)
+      finished("namespaces")
       let files = try RootFileSystem(plan: plan, mount: descriptors.root)
+      finished("pivot_root")
       try files.mountKernelFileSystems(host: host)
+      finished("/proc, /dev, /sys")
       try files.set(plan.systemControls)
       try files.attachVolumes(descriptors.mounts)
+      finished("volumes, files")
       // Before the masks: /proc is still whole, and nothing of the image has run.
       if !plan.isPrivileged {
         try files.makeReadOnly(plan.readOnlyPaths)
         try files.mask(plan.maskedPaths)
+        finished("masks")
       }
       let terminal = try openTerminal(plan.process, plan.streams, console: true)
+      if terminal >= 0 { finished("terminal") }
       if plan.isRootReadOnly {
         try makeWorkingDirectory(plan.process.workingDirectory)
         try files.makeRootReadOnly()
+        finished("read-only root")
       }
       return (plan.process, plan.usesInit, terminal)
     }
@@ -57,7 +69,10 @@ struct Child {
         let kinds = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP
         try SystemCallError.check("setns") { setns(descriptors.container, kinds) }
       }
-      return (plan.process, false, try openTerminal(plan.process, plan.streams, console: false))
+      finished("namespaces")
+      let terminal = try openTerminal(plan.process, plan.streams, console: false)
+      if terminal >= 0 { finished("terminal") }
+      return (plan.process, false, terminal)
     }
   }
 
@@ -89,6 +104,7 @@ struct Child {
         try SystemCallError.check("write") { write(entry, "0", 1) }
       }
     }
+    finished("enter cgroups")
     if process.setsScore { try Privileges.setScore(process.score, warn: warn) }
     try Privileges.set(process.limits, warn: warn)
   }
@@ -234,6 +250,7 @@ struct Child {
     var environment = process.environment
     if !environment.contains(where: { $0.hasPrefix("HOME=") }) { environment.append("HOME=\(identity.home)") }
     try makeWorkingDirectory(process.workingDirectory)
+    finished("user")
     try takeStreams(terminal: terminal)
     // /dev/stdout must open for a user who is not root, so the pipes become the user's (but not /dev/null).
     for number in 0..<Int32(3) where identity.user != 0 {
@@ -248,13 +265,19 @@ struct Child {
     _ = linux_prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     try enterWorkingDirectory(process.workingDirectory)
     umask(0o022)
+    finished("streams, user IDs")
     // Before the filter, which may not let it: each of the two loads its own.
-    if usesInit { try Init.start(process, status: 3) }
+    if usesInit {
+      try Init.start(process, status: 3)
+      finished("init")
+    }
     try Privileges.finish(process)
+    finished("seccomp")
     // As the user, so that what the user may not execute is found out here.
     let path = try Execute.find(name, environment: environment)
     Execute.resetSignals()
-    StatusReport.send(.ready, to: 3)
+    finished("find command")
+    StatusReport.send(.ready(log.steps), to: 3)
     return Execute.run(path, name, process.arguments, environment)
   }
 }

@@ -31,8 +31,8 @@ enum StatusReport {
   case warning(String)
   /// The pty's master travels beside it, then its slave.
   case terminal
-  /// Only execve(2) is left.
-  case ready
+  /// Only execve(2) is left; the steps so far.
+  case ready([StepPlan])
   case failure(FailureKind, String)
 
   static func send(_ report: StatusReport, to socket: Int32, descriptors: [Int32] = []) {
@@ -40,7 +40,10 @@ enum StatusReport {
     switch report {
     case .warning(let text): bytes = [1] + text.utf8
     case .terminal: bytes = [2]
-    case .ready: bytes = [3]
+    case .ready(var steps):
+      var writer = ByteWriter()
+      try? writer.array(&steps)
+      bytes = [3] + writer.bytes
     case .failure(let kind, let text): bytes = [4, kind.rawValue] + text.utf8
     }
     if bytes.count > 4096 { bytes.removeLast(bytes.count - 4096) }
@@ -52,7 +55,12 @@ enum StatusReport {
     switch kind {
     case 1: self = .warning(String(decoding: bytes.dropFirst(), as: UTF8.self))
     case 2: self = .terminal
-    case 3: self = .ready
+    case 3:
+      // The process is the shim's own fork, so nothing but a fault of both would make this unreadable.
+      var reader = ByteReader(Array(bytes.dropFirst()))
+      var steps: [StepPlan] = []
+      try? reader.array(&steps)
+      self = .ready(steps)
     case 4:
       guard let raw = bytes.dropFirst().first, let failure = FailureKind(rawValue: raw) else { return nil }
       self = .failure(failure, String(decoding: bytes.dropFirst(2), as: UTF8.self))

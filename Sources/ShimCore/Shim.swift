@@ -22,11 +22,16 @@ public final class Shim {
   /// The exit is known to somebody: an engine, or the file.
   private var isRecorded = false
   private var isTerminating = false
+  /// When this process began, and when it was told what to start: nanoseconds of CLOCK_MONOTONIC.
+  private let born: Int64
+  private var planned: Int64 = 0
 
   /// - Parameters:
+  ///   - born: When the process began, nanoseconds of CLOCK_MONOTONIC.
   ///   - engine: A connected socket.
   ///   - listener: A listening socket for engines that come later.
-  public init(engine: Int32, listener: Int32) throws(SystemCallError) {
+  public init(engine: Int32, listener: Int32, born: Int64 = MonotonicClock.now) throws(SystemCallError) {
+    self.born = born
     loop = try EventLoop()
     self.engine = engine
     self.listener = listener
@@ -65,6 +70,7 @@ public final class Shim {
   }
 
   private func receive() {
+    let begin = MonotonicClock.now
     let received: Channel.Received?
     do {
       received = try Channel.receive(from: engine, flags: Int32(MSG_DONTWAIT))
@@ -76,7 +82,7 @@ public final class Shim {
     var descriptors = received.descriptors[...]
     do {
       let frame = try Frame<ToShim>(decoding: received.bytes)
-      handle(frame.body, frame.number, &descriptors)
+      handle(frame.body, frame.number, begin, &descriptors)
     } catch {
       send(.failed(.internalFailure, "the container's shim does not understand the engine: \(error)"))
     }
@@ -98,10 +104,14 @@ public final class Shim {
     }
   }
 
-  private func handle(_ message: ToShim, _ number: UInt32, _ descriptors: inout ArraySlice<Int32>) {
+  private func handle(
+    _ message: ToShim, _ number: UInt32, _ begin: Int64, _ descriptors: inout ArraySlice<Int32>
+  ) {
     switch message {
-    case .start(let plan): start(plan, number, &descriptors)
-    case .exec(let plan): exec(plan, number, &descriptors)
+    case .start(let plan):
+      planned = begin
+      start(plan, number, &descriptors)
+    case .exec(let plan): exec(plan, number, begin, &descriptors)
     case .attach(let plan):
       guard let container, exit == nil else {
         return send(.failed(.internalFailure, "the container is not running"), number)
@@ -159,7 +169,8 @@ public final class Shim {
       defer { if pidNamespace >= 0 { close(pidNamespace) } }
       let flags = UInt64(plan.freshNamespaces & ~UInt32(CLONE_NEWCGROUP))
       try process.start(
-        plan: plan.streams, flags: flags, cgroup: cgroup, pidNamespace: pidNamespace, descriptors: child
+        begin: planned, plan: plan.streams, flags: flags, cgroup: cgroup, pidNamespace: pidNamespace,
+        descriptors: child
       ) { Child(descriptors: $0).start(plan) }
       streams.attach(plan.streams, client, isFirst: true)
     } catch {
@@ -178,10 +189,12 @@ public final class Shim {
 
   private func announce(_ outcome: Supervised.Outcome, _ process: Supervised, _ number: UInt32) {
     switch outcome {
-    case .started(let pid, var warnings):
+    case .started(let pid, var warnings, let steps):
       if let problem = log?.problem, process.name.isEmpty { warnings.append(problem) }
       let pidfd = process.pidfd >= 0 ? [process.pidfd] : []
-      send(.started(pid: pid, time: wallClock(), warnings: warnings), number, descriptors: pidfd)
+      let wait = process.name.isEmpty ? [StepPlan("wait for the plan", begin: born, end: planned)] : []
+      send(
+        .started(pid: pid, time: wallClock(), warnings: warnings, steps: wait + steps), number, descriptors: pidfd)
     case .failed(let kind, let text):
       send(.failed(kind, text), number)
       if !process.name.isEmpty { retire(process.name) }
@@ -209,7 +222,7 @@ public final class Shim {
 
   // MARK: Execs
 
-  private func exec(_ plan: ExecPlan, _ number: UInt32, _ descriptors: inout ArraySlice<Int32>) {
+  private func exec(_ plan: ExecPlan, _ number: UInt32, _ begin: Int64, _ descriptors: inout ArraySlice<Int32>) {
     guard let container, container.pidfd >= 0, exit == nil else {
       return send(.failed(.internalFailure, "the container is not running"), number)
     }
@@ -231,7 +244,7 @@ public final class Shim {
     child.container = container.pidfd
     do {
       try process.start(
-        plan: plan.streams, flags: 0, cgroup: cgroup, pidNamespace: container.pidfd, descriptors: child
+        begin: begin, plan: plan.streams, flags: 0, cgroup: cgroup, pidNamespace: container.pidfd, descriptors: child
       ) { Child(descriptors: $0).join(plan) }
       execs[name] = process
       streams.attach(plan.streams, client, isFirst: true)

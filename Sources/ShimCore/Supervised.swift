@@ -6,7 +6,7 @@ import ShimProtocol
 /// A process that the shim started and watches: the container's first one, or an exec.
 final class Supervised {
   enum Outcome {
-    case started(pid: Int32, warnings: [String])
+    case started(pid: Int32, warnings: [String], steps: [StepPlan])
     case failed(FailureKind, String)
   }
 
@@ -20,6 +20,9 @@ final class Supervised {
   private(set) var pidfd: Int32 = -1
   private var status: Int32 = -1
   private var warnings: [String] = []
+  /// The steps of the start, in the shim and then in the process.
+  private var steps = StepLog(isInProcess: false, begin: 0)
+  private var ownSteps: [StepPlan] = []
   private var isReady = false
   private var failure: (FailureKind, String)?
   private var isAnnounced = false
@@ -41,8 +44,9 @@ final class Supervised {
   ///
   /// - Parameters:
   ///   - pidNamespace: A process whose PID namespace the new one joins; -1 for none.
+  ///   - begin: When the engine's plan was received, nanoseconds of CLOCK_MONOTONIC.
   func start(
-    plan: StreamPlan, flags: UInt64, cgroup: Int32, pidNamespace: Int32, descriptors: ChildDescriptors,
+    begin: Int64, plan: StreamPlan, flags: UInt64, cgroup: Int32, pidNamespace: Int32, descriptors: ChildDescriptors,
     body: (ChildDescriptors) -> Never
   ) throws(SystemCallError) {
     var descriptors = descriptors
@@ -58,8 +62,11 @@ final class Supervised {
       try SystemCallError.check("setns") { setns(pidNamespace, CLONE_NEWPID) }
     }
     defer { if let number = own?.number { _ = setns(number, CLONE_NEWPID) } }
+    steps = StepLog(isInProcess: false, begin: begin)
+    steps.finish("read plan", now: MonotonicClock.now)
     (pid, pidfd) = try clone(flags: flags, cgroup: cgroup)
     if pid == 0 { body(descriptors) }
+    steps.finish("clone3", now: MonotonicClock.now)
     status = pair.takeFirst()
     loop.watch(status, EventLoop.readable) { [unowned self] _ in self.readStatus() }
     loop.watch(pidfd, EventLoop.readable) { [unowned self] _ in self.reap() }
@@ -79,7 +86,11 @@ final class Supervised {
       status = -1
       if isReady && failure == nil && !isAnnounced {
         isAnnounced = true
-        onStart(.started(pid: pid, warnings: warnings))
+        if let ready = ownSteps.last?.end {
+          // Seen from the shim, because the process is somebody else's by now.
+          ownSteps.append(StepPlan("execve", isInProcess: true, begin: ready, end: MonotonicClock.now))
+        }
+        onStart(.started(pid: pid, warnings: warnings, steps: steps.steps + ownSteps))
       }
       settle()
       return
@@ -87,7 +98,9 @@ final class Supervised {
     switch StatusReport(buffer[..<received]) {
     case .warning(let text): warnings.append(text)
     case .terminal where count == 2: streams.takeTerminal(master: numbers[0], slave: numbers[1])
-    case .ready: isReady = true
+    case .ready(let steps):
+      isReady = true
+      ownSteps = steps
     case .failure(let kind, let text): failure = (kind, text)
     case .terminal, nil: for number in numbers[..<Int(count)] { close(number) }
     }

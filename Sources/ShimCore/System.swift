@@ -51,11 +51,7 @@ func wallClock() -> Int64 {
 }
 
 /// Nanoseconds of CLOCK_MONOTONIC.
-func monotonicClock() -> UInt64 {
-  var time = timespec()
-  clock_gettime(CLOCK_MONOTONIC, &time)
-  return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-}
+func monotonicClock() -> UInt64 { UInt64(MonotonicClock.now) }
 
 /// Two descriptors that were made together; -1 once taken. What is left is closed.
 struct DescriptorPair: ~Copyable {

@@ -16,8 +16,9 @@ public enum ToShim: Sendable, Equatable {
 
 /// What a shim says to the engine. Replies carry the number of what they answer; tidings have number 0.
 public enum FromShim: Sendable, Equatable {
-  /// The process runs; its pidfd travels beside it.
-  case started(pid: Int32, time: Int64, warnings: [String])
+  /// The process runs; its pidfd travels beside it. The steps of its start are nil from a shim of a build that did not
+  /// measure them.
+  case started(pid: Int32, time: Int64, warnings: [String], steps: [StepPlan]?)
   case failed(FailureKind, String)
   case done
   /// The container ended; time in nanoseconds since 1970.
@@ -134,7 +135,7 @@ extension ToShim: FrameBody {
 extension FromShim: FrameBody {
   public var kind: UInt8 {
     switch self {
-    case .started: 1
+    case .started(_, _, _, let steps): steps == nil ? 1 : 8
     case .failed: 2
     case .done: 3
     case .exited: 4
@@ -146,7 +147,8 @@ extension FromShim: FrameBody {
 
   public init?(kind: UInt8) {
     switch kind {
-    case 1: self = .started(pid: 0, time: 0, warnings: [])
+    case 1: self = .started(pid: 0, time: 0, warnings: [], steps: nil)
+    case 8: self = .started(pid: 0, time: 0, warnings: [], steps: [])
     case 2: self = .failed(.internalFailure, "")
     case 3: self = .done
     case 4: self = .exited(code: 0, time: 0)
@@ -159,11 +161,15 @@ extension FromShim: FrameBody {
 
   public mutating func code(_ coder: inout some Coder) throws(ProtocolError) {
     switch self {
-    case .started(var pid, var time, var warnings):
+    case .started(var pid, var time, var warnings, var steps):
       try coder.integer(&pid)
       try coder.integer(&time)
       try coder.array(&warnings)
-      self = .started(pid: pid, time: time, warnings: warnings)
+      if var measured = steps {
+        try coder.array(&measured)
+        steps = measured
+      }
+      self = .started(pid: pid, time: time, warnings: warnings, steps: steps)
     case .failed(let kind, var message):
       var raw = kind.rawValue
       try coder.integer(&raw)

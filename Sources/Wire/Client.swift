@@ -49,13 +49,16 @@ public struct Client: ~Copyable {
 
   /// Sends a request and returns its id, by which its answers are known.
   ///
-  /// - Parameter deadline: milliseconds after which the engine answers `deadlineExceeded`.
+  /// - Parameters:
+  ///   - trace: names the operation, for `TraceRead` afterwards; empty when nothing is to be recorded.
+  ///   - deadline: milliseconds after which the engine answers `deadlineExceeded`.
   public mutating func send<M: Message>(
-    _ message: M, driver: String = "", deadline: Int64? = nil
+    _ message: M, driver: String = "", trace: String = "", deadline: Int64? = nil
   ) throws(EngineError) -> UInt64 {
     let id = nextID
     nextID += 1
-    try OutgoingMessage.request(id, M.name, message, driver: driver, deadline: deadline).sendAll(to: socket.number)
+    try OutgoingMessage.request(id, M.name, message, driver: driver, trace: trace, deadline: deadline)
+      .sendAll(to: socket.number)
     return id
   }
 
@@ -106,9 +109,9 @@ public struct Client: ~Copyable {
 
   /// Sends a request and waits for its reply.
   public mutating func request<R: Request>(
-    _ request: R, driver: String = "", deadline: Int64? = nil
+    _ request: R, driver: String = "", trace: String = "", deadline: Int64? = nil
   ) throws(EngineError) -> R.Reply {
-    let id = try send(request, driver: driver, deadline: deadline)
+    let id = try send(request, driver: driver, trace: trace, deadline: deadline)
     while true {
       switch try receive() {
       case .reply(id, let body): return try body.decode(R.Reply.self)

@@ -29,7 +29,11 @@ import Testing
     #expect(start.portReservations.count == 1)
     #expect(start.specification.generatedFiles["/etc/hosts"]?.contains("172.17.0.2\t\(id.short)\n") == true)
     #expect(start.specification.generatedFiles["/etc/hostname"] == "\(id.short)\n")
-    #expect(try world.plugin.timings(of: "web").map(\.step).contains("start"))
+    let timings = try await world.bus.request(ContainerTimings(container: "web"))
+    #expect(timings.id == id && timings.containerName == "web" && timings.begin < timings.end)
+    #expect(timings.steps.map(\.name).contains("start process"))
+    #expect(timings.steps == timings.steps.sorted { $0.begin < $1.begin })
+    #expect(timings.steps.allSatisfy { $0.begin >= timings.begin && $0.begin <= $0.end && $0.end <= timings.end })
   }
 
   @Test func removesEverythingBeforeTheReplyWithRm() async throws {

@@ -36,7 +36,9 @@ import Testing
     .hello, .terminate,
   ]
   private static let fromShim: [FromShim] = [
-    .started(pid: 5, time: -1, warnings: ["w", ""]), .failed(.notExecutable, "no"), .done, .exited(code: 137, time: 9),
+    .started(pid: 5, time: -1, warnings: ["w", ""], steps: nil), .started(pid: 5, time: -1, warnings: [], steps: []),
+    .started(pid: 5, time: -1, warnings: [], steps: [StepPlan("clone3", isInProcess: true, begin: 1, end: 2)]),
+    .failed(.notExecutable, "no"), .done, .exited(code: 137, time: 9),
     .execExited(process: "e", code: 1, time: 2), .detached(process: ""), .state(shim: 3, pid: 4),
   ]
 

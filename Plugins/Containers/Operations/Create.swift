@@ -5,7 +5,8 @@ import LinuxSystem
 extension Lifecycle {
   func create(_ request: ContainerCreate, _ call: Call) async throws(EngineError) -> ContainerCreate.Reply {
     try await leased("container", call) { (call) async throws(EngineError) in
-      let (entry, warnings) = try await make(request.containerName, request.configuration, isRun: false, call)
+      let (entry, warnings) = try await make(
+        request.containerName, request.configuration, isRun: false, StartSteps(), call)
       try call.lease.commit()
       return ContainerCreate.Reply(id: entry.id, warnings: warnings)
     }
@@ -16,9 +17,11 @@ extension Lifecycle {
   /// - Parameter isRun: it is started next: its shim is started while the rest is prepared. The entry's lock is held
   ///   when this returns, and given back by the caller once the lease is committed.
   func make(
-    _ name: String?, _ configuration: ContainerConfiguration, isRun: Bool, _ call: Call
+    _ name: String?, _ configuration: ContainerConfiguration, isRun: Bool, _ steps: StartSteps, _ call: Call
   ) async throws(EngineError) -> (entry: ContainerEntry, warnings: [String]) {
+    var mark = steps.begin
     let image = try await call.request(ImageResolve(reference: configuration.image))
+    steps.finish("resolve image", &mark)
     var configuration = configuration
     try concretize(&configuration)
     let merged = try Merge.merge(
@@ -47,12 +50,20 @@ extension Lifecycle {
 
     // A shim that was started without a record is nobody's, and the runtime's check ends it.
     async let prepared = attempt { () async throws(EngineError) -> Done in
-      isRun ? try await call.request(RuntimePrepare(container: id)) : Done()
+      guard isRun else { return Done() }
+      var mark = MonotonicClock.now
+      let done = try await call.request(RuntimePrepare(container: id))
+      steps.finish("spawn shim", &mark)
+      return done
     }
-    let stored = await attempt { [record] () async throws(EngineError) -> ContainerRecord in
+    steps.finish("merge, name", &mark)
+    let stored = await attempt { [record, mark] () async throws(EngineError) -> ContainerRecord in
       var record = record
+      var mark = mark
       try await prepareStorage(&record, entry, call)
+      steps.finish("log, volumes", &mark)
       try await Storage.create(record, isRun: isRun, call)
+      steps.finish("store record", &mark)
       let durability: Durability = record.configuration.removesItself ? .process : .power
       await hold("record of container \(name)", of: entry, call) { (call) async throws(EngineError) in
         try await Storage.delete(id, durability: durability, call)

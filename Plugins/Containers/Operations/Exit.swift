@@ -24,7 +24,7 @@ extension Lifecycle {
     defer { entry.lock.release() }
     let state = entry.snapshot
     guard state.record.state.status == .running else { return }
-    let call = ownCall
+    let call = ownCall.traced(at: state.session?.trace)
     let record = state.record
     var ended = record
     ended.state.wasKilledForMemory = await wasKilledForMemory(record, status, call)

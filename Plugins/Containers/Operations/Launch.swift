@@ -8,7 +8,6 @@ extension Lifecycle {
     var root: Descriptor
     var mounts: [VolumeMount.Mounted]
     var resources: ResourceCreate.Reply
-    var timings: [StepTiming]
   }
 
   /// Starts a container whose record is stored: everything that it needs is acquired on the lease of `call`, which is
@@ -17,7 +16,7 @@ extension Lifecycle {
   /// - Parameter isRun: the container is new: undoing takes its writable layer too.
   /// - Returns: the run that began, and warnings for people.
   func launch(
-    _ entry: ContainerEntry, _ streams: StandardStreams, isRun: Bool, _ call: Call
+    _ entry: ContainerEntry, _ streams: StandardStreams, isRun: Bool, _ steps: StartSteps, _ call: Call
   ) async throws(EngineError) -> (session: Session, warnings: [String]) {
     let record = entry.record
     let fresh = isRun ? entry : nil
@@ -25,19 +24,18 @@ extension Lifecycle {
     entry.update { $0.isActive = true }
     await call.lease.hold("start of container \(record.name)") { entry.update { $0.isActive = false } }
 
-    let begun = StepClock.now
-    async let attachment = attempt { () async throws(EngineError) -> (NetworkAttach.Reply?, UInt64) in
-      (try await attach(record, fresh, call), StepClock.now - begun)
+    async let attachment = attempt { () async throws(EngineError) -> NetworkAttach.Reply? in
+      try await attach(record, fresh, steps, call)
     }
     let prepared = await attempt { () async throws(EngineError) -> Local in
-      try await prepareLocal(record, fresh, call)
+      try await prepareLocal(record, fresh, steps, call)
     }
     // Both branches have ended before either one's failure is undone.
     let attached = await attachment
     let local = try prepared.get()
-    let (network, attachTime) = try attached.get()
+    let network = try attached.get()
 
-    var clock = StepClock()
+    var mark = MonotonicClock.now
     let endpoints = network?.endpoints ?? []
     let started = try await call.request(
       RuntimeStart(
@@ -50,7 +48,8 @@ extension Lifecycle {
     await hold("process of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
       _ = try await call.request(RuntimeRemove(container: record.id))
     }
-    clock.finish("start")
+    steps.finish("start process", &mark)
+    steps.append(started.steps)
     FaultPoint.reach("containers.run.started")
 
     var running = record
@@ -72,40 +71,44 @@ extension Lifecycle {
         try await Storage.write(StoredState(.stopped, entry.record), record.id, call)
       }
     }
-    clock.finish("store")
+    steps.finish("store state", &mark)
     FaultPoint.reach("containers.run.stored")
     // The client may have gone: then this throws, and all of it is undone.
     try call.lease.commit()
-    let steps = [StepTiming(step: "attach", nanoseconds: attachTime)] + local.timings + clock.steps
-    let session = Session()
+    history.add(
+      ContainerTimings.Reply(
+        id: entry.id, containerName: record.name, started: started.started, begin: steps.begin,
+        end: MonotonicClock.now, steps: steps.steps))
+    let session = Session(trace: call.trace)
     entry.update { [running] state in
       state.record = running
       state.session = session
-      state.timings = steps
     }
     return (session, local.resources.warnings + started.warnings)
   }
 
   private func attach(
-    _ record: ContainerRecord, _ fresh: ContainerEntry?, _ call: Call
+    _ record: ContainerRecord, _ fresh: ContainerEntry?, _ steps: StartSteps, _ call: Call
   ) async throws(EngineError) -> NetworkAttach.Reply? {
     let endpoints = NetworkMode.endpoints(record.configuration)
     if endpoints.isEmpty { return nil }
+    var mark = MonotonicClock.now
     let reply = try await call.request(
       NetworkAttach(container: record.id, endpoints: endpoints, ports: record.configuration.ports))
     await hold("network of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
       _ = try await call.request(NetworkDetach(container: record.id))
     }
+    steps.finish("attach network", &mark)
     FaultPoint.reach("containers.run.attached")
     return reply
   }
 
   /// Root file system, volumes and cgroups: what does not need the network.
   private func prepareLocal(
-    _ record: ContainerRecord, _ fresh: ContainerEntry?, _ call: Call
+    _ record: ContainerRecord, _ fresh: ContainerEntry?, _ steps: StartSteps, _ call: Call
   ) async throws(EngineError) -> Local {
     let id = record.id
-    var clock = StepClock()
+    var mark = MonotonicClock.now
     let root = try await call.request(
       SnapshotMount(container: id, layers: record.layers, discardable: record.configuration.removesItself)
     ).root
@@ -114,7 +117,7 @@ extension Lifecycle {
         _ = try await call.request(SnapshotRemove(container: id))
       }
     }
-    clock.finish("snapshot")
+    steps.finish("mount layers", &mark)
     FaultPoint.reach("containers.run.mounted")
     var mounts: [VolumeMount.Mounted] = []
     if !record.mounts.isEmpty {
@@ -123,16 +126,16 @@ extension Lifecycle {
       await hold("mounts of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
         _ = try await call.request(VolumeUnmount(container: id))
       }
-      clock.finish("volumes")
+      steps.finish("mount volumes", &mark)
       FaultPoint.reach("containers.run.volumes")
     }
     let resources = try await call.request(ResourceCreate(container: id, limits: record.configuration.limits))
     await hold("cgroups of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
       _ = try await call.request(ResourceRemove(container: id))
     }
-    clock.finish("cgroup")
+    steps.finish("make cgroups", &mark)
     FaultPoint.reach("containers.run.cgroup")
-    return Local(root: root, mounts: mounts, resources: resources, timings: clock.steps)
+    return Local(root: root, mounts: mounts, resources: resources)
   }
 
   /// Namespaces that the container shares with the host or with other containers, which must run.

@@ -22,7 +22,8 @@ extension Lifecycle {
         let task = Task(executorPreference: bus.executor) { () -> Result<Void, EngineError> in
           await attempt { () async throws(EngineError) in
             try await self.destroy(
-              entry, removesVolumes: request.removesVolumes || record.configuration.removesItself, self.ownCall)
+              entry, removesVolumes: request.removesVolumes || record.configuration.removesItself,
+              self.ownCall.traced(at: call.trace))
           }
         }
         try await task.value.get()

@@ -7,11 +7,13 @@ extension Lifecycle {
   func run(
     _ request: ContainerRun, _ call: Call, _ sink: Sink<ContainerRunElement>
   ) async throws(EngineError) -> ExitStatus? {
+    let steps = StartSteps()
     let (entry, session, warnings) = try await leased("run", call) {
       (call) async throws(EngineError) -> (ContainerEntry, Session, [String]) in
-      let (entry, warnings) = try await make(request.containerName, request.configuration, isRun: true, call)
+      let (entry, warnings) = try await make(
+        request.containerName, request.configuration, isRun: true, steps, call)
       let streams = streams(request.streams, request.configuration)
-      let launched = try await launch(entry, streams, isRun: true, call)
+      let launched = try await launch(entry, streams, isRun: true, steps, call)
       entry.lock.release()
       return (entry, launched.session, warnings + launched.warnings)
     }
@@ -57,15 +59,19 @@ extension Lifecycle {
     case .created, .exited: break
     }
     guard table[entry.id] != nil else { throw EngineError(.notFound, "No such container: \(request.container)") }
+    let steps = StartSteps()
+    var mark = steps.begin
     try await Storage.write(StoredState(.starting, state.record), entry.id, call)
     await hold("state of container \(state.record.name)", of: nil, call) { (call) async throws(EngineError) in
       try await Storage.write(StoredState(.stopped, entry.record), entry.id, call)
     }
+    steps.finish("store state", &mark)
     FaultPoint.reach("containers.start.recorded")
     do throws(EngineError) {
       _ = try await call.request(RuntimePrepare(container: entry.id))
+      steps.finish("spawn shim", &mark)
       let streams = streams(request.streams, state.record.configuration)
-      return try await launch(entry, streams, isRun: false, call)
+      return try await launch(entry, streams, isRun: false, steps, call)
     } catch {
       entry.update { state in
         state.record.state.error = error.description

@@ -122,7 +122,8 @@ public final class LinuxRuntimePlugin: Plugin {
       let pid = try spawner.spawn(
         connection: other.number, listener: listener.number, label: container.short)
       FaultPoint.reach("runtime.prepare.spawned")
-      let link = ShimLink(container: container, directory: directory, socket: socket, shimPID: pid)
+      let link = ShimLink(
+        container: container, directory: directory, socket: socket, shimPID: pid, spawned: MonotonicClock.now)
       shims.withLock { $0.prepared[container] = link }
       return link
     } catch {
@@ -149,19 +150,28 @@ public final class LinuxRuntimePlugin: Plugin {
       let start = try plans.start(
         request, directory: link.directory, client: clientDescriptor(call, request.streams))
       let answer = try link.askDirectly(.start(start.plan), descriptors: start.descriptors)
-      guard case .started(let pid, let time, let warnings) = answer.body else {
+      guard case .started(let pid, let time, let warnings, let measured) = answer.body else {
         throw EngineError(.protocolViolation, "the container's shim gave no answer to its start")
       }
       FaultPoint.reach("runtime.start.started")
       link.runs(pid: pid, pidfd: answer.descriptors.first)
       shims.withLock { $0.started(link) }
       watcher.watch(link)
+      let steps = link.measured(measured ?? [])
+      record(steps, link, process: pid, call)
       return RuntimeStart.Reply(
-        pid: pid, shimPID: link.shimPID, started: Timestamp(nanoseconds: time), warnings: warnings)
+        pid: pid, shimPID: link.shimPID, started: Timestamp(nanoseconds: time), warnings: warnings, steps: steps)
     } catch {
       try? remove(container)
       throw error
     }
+  }
+
+  /// Puts what the shim and the process measured into the trace of who asked, if there is one.
+  private func record(_ steps: [TimedStep], _ link: ShimLink, process: Int32, _ call: Call) {
+    guard let trace = call.trace else { return }
+    trace.append(steps.filter { $0.place == .shim }, process: link.shimPID, program: "engine-shim")
+    trace.append(steps.filter { $0.place == .process }, process: process, program: "container")
   }
 
   /// A pidfd of the client, by which the shim hears of its end; nil where no client's descriptors are passed.
@@ -191,10 +201,11 @@ public final class LinuxRuntimePlugin: Plugin {
     link.add(exec, named: name)
     do throws(EngineError) {
       let answer = try await link.ask(.exec(plan), descriptors: descriptors)
-      guard case .started(let pid, _, _) = answer.body else {
+      guard case .started(let pid, _, _, let steps) = answer.body else {
         throw EngineError(.protocolViolation, "the container's shim gave no answer to the exec")
       }
       link.setPIDFD(answer.descriptors.first, exec: name)
+      record((steps ?? []).map(TimedStep.init), link, process: pid, call)
       try await sink.yield(.started(pid: pid))
     } catch {
       link.removeExec(name)

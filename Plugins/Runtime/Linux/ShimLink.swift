@@ -35,11 +35,16 @@ final class ShimLink: Sendable {
   let container: ObjectID
   let directory: ContainerDirectory
   let socket: Descriptor
+  /// When posix_spawn(3) returned, nanoseconds of CLOCK_MONOTONIC; 0 for the shim of another engine.
+  private let spawned: Int64
   /// A pidfd of the shim, and its PID: a child of this engine, unless another engine started it.
   private let shimState = Mutex<(pid: Int32, pidfd: Descriptor?)>((0, nil))
   private let state = Mutex(State())
 
-  init(container: ObjectID, directory: ContainerDirectory, socket: Descriptor, shimPID: Int32) {
+  init(
+    container: ObjectID, directory: ContainerDirectory, socket: Descriptor, shimPID: Int32, spawned: Int64 = 0
+  ) {
+    self.spawned = spawned
     self.container = container
     self.directory = directory
     self.socket = socket
@@ -50,6 +55,15 @@ final class ShimLink: Sendable {
     let number = pid > 0 ? pidfd_open(pid, 0) : -1
     let pidfd = number >= 0 ? Descriptor(adopting: number) : nil
     shimState.withLock { $0 = (pid, pidfd) }
+  }
+
+  /// The steps of a start as the bus has them: before the shim's own comes its loading.
+  func measured(_ steps: [StepPlan]) -> [TimedStep] {
+    var result = steps.map(TimedStep.init)
+    if spawned > 0, let first = steps.first, first.begin > spawned {
+      result.insert(TimedStep("load", .shim, begin: spawned, end: first.begin), at: 0)
+    }
+    return result
   }
 
   var shimPID: Int32 { shimState.withLock { $0.pid } }
@@ -206,5 +220,12 @@ final class ShimLink: Sendable {
 
   static func misunderstood(_ error: ProtocolError) -> EngineError {
     EngineError(.protocolViolation, "the engine does not understand the container's shim: \(error)")
+  }
+}
+
+extension TimedStep {
+  /// As the bus has it.
+  init(_ step: StepPlan) {
+    self.init(step.name, step.isInProcess ? .process : .shim, begin: step.begin, end: step.end)
   }
 }

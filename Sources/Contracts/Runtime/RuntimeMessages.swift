@@ -49,8 +49,13 @@ public struct RuntimeStart: Request {
     public var shimPID: Int32
     public var started: Timestamp
     public var warnings: [String]
+    /// What the runtime measured of the start; may be empty.
+    public var steps: [TimedStep]
 
-    public init(pid: Int32, shimPID: Int32, started: Timestamp, warnings: [String]) {
+    public init(
+      pid: Int32, shimPID: Int32, started: Timestamp, warnings: [String], steps: [TimedStep] = []
+    ) {
+      self.steps = steps
       self.pid = pid
       self.shimPID = shimPID
       self.started = started

@@ -10,6 +10,7 @@ enum AttachedCommands {
     guard invocation.arguments.count == 1 else {
       throw Failure("you cannot start and attach multiple containers at once")
     }
+    let trace = try CommandTrace.open(options, command: invocation.spelling)
     let name = invocation.arguments[0]
     var client = try Engine.connect(invocation.global)
     let record = try client.request(ContainerInspect(container: name))
@@ -23,7 +24,7 @@ enum AttachedCommands {
     var foreground = try Foreground(
       client: client, proxiesSignals: options.boolean("sig-proxy", default: true),
       sendsSize: configuration.hasTerminal, takesKeys: takesInput && configuration.hasTerminal,
-      container: record.id.text)
+      container: record.id.text, trace: trace)
     let status: ExitStatus?
     do {
       status = try foreground.run(
@@ -37,11 +38,18 @@ enum AttachedCommands {
   }
 
   private static func startAll(_ invocation: borrowing Invocation) throws -> Int32 {
+    let trace = try CommandTrace.open(invocation.options, command: invocation.spelling)
     var client = try Engine.connect(invocation.global)
+    trace?.finish("connect")
+    defer {
+      if let trace { trace.write(engine: (try? client.request(TraceRead(trace: trace.identifier))) ?? []) }
+    }
     var failed: [String] = []
     for name in invocation.arguments {
+      defer { trace?.finish("\(ContainerStart.name) \(name)") }
       let id = try client.send(
-        ContainerStart(container: name, isAttached: false, streams: StandardStreams()))
+        ContainerStart(container: name, isAttached: false, streams: StandardStreams()),
+        trace: trace?.identifier ?? "")
       waiting: while true {
         switch try client.receive() {
         case .reply(id, _):
@@ -69,7 +77,7 @@ enum AttachedCommands {
       .list("env-file", nil, "Read in a file of environment variables"),
       .boolean("interactive", "i", "Keep STDIN open even if not attached"),
       .boolean("privileged", nil, "Give extended privileges to the command"),
-      .boolean("tty", "t", "Allocate a pseudo-TTY"),
+      CommandTrace.flag, .boolean("tty", "t", "Allocate a pseudo-TTY"),
       .string("user", "u", "Username or UID (format: \"<name|uid>[:<group|gid>]\")"),
       .string("workdir", "w", "Working directory inside the container"),
     ]
@@ -77,6 +85,7 @@ enum AttachedCommands {
 
   static func exec(_ invocation: borrowing Invocation) throws -> Int32 {
     let options = invocation.options
+    let trace = try CommandTrace.open(options, command: invocation.spelling)
     let isDetached = options.boolean("detach")
     let hasTerminal = options.boolean("tty")
     let takesInput = options.boolean("interactive") && !isDetached
@@ -95,9 +104,10 @@ enum AttachedCommands {
       container: container, command: Array(invocation.arguments.dropFirst()), environment: environment,
       workingDirectory: options.string("workdir") ?? "", user: options.string("user") ?? "",
       hasTerminal: hasTerminal, isPrivileged: options.boolean("privileged"), isDetached: isDetached, streams: streams)
+    trace?.finish("make the request")
     var foreground = try Foreground(
       client: try Engine.connect(invocation.global), proxiesSignals: !isDetached,
-      sendsSize: hasTerminal && !isDetached, takesKeys: takesInput && hasTerminal, container: container)
+      sendsSize: hasTerminal && !isDetached, takesKeys: takesInput && hasTerminal, container: container, trace: trace)
     let status: ExitStatus?
     do {
       status = try foreground.run(message, isExec: true) { body in

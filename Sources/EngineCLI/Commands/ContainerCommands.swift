@@ -13,7 +13,7 @@ enum ContainerCommands {
           .boolean("attach", "a", "Attach STDOUT/STDERR and forward signals"),
           .string("detach-keys", nil, "Override the key sequence for detaching a container", check: DetachKeys.check),
           .boolean("interactive", "i", "Attach container's STDIN"),
-          .boolean("sig-proxy", nil, "Proxy received signals to the process", initially: true),
+          .boolean("sig-proxy", nil, "Proxy received signals to the process", initially: true), CommandTrace.flag,
         ]
       }, run: AttachedCommands.start),
     Command(

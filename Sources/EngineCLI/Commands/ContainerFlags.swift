@@ -17,6 +17,7 @@ enum ContainerFlags {
       .string("name", nil, "Assign a name to the container"),
       .list("label", "l", "Set meta data on a container", check: KeyValues.checkLabel),
       .list("label-file", nil, "Read in a line delimited file of labels"),
+      CommandTrace.flag,
       .string("cidfile", nil, "Write the container ID to the file"),
       .boolean("rm", nil, "Automatically remove the container and its associated anonymous volumes when it exits"),
       .string("restart", nil, "Restart policy to apply when a container exits; only \"no\" for now (default \"no\")"),

@@ -27,10 +27,14 @@ struct Foreground: ~Copyable {
   private var isStarted = false
   private var waiting: [Int32] = []
   private var impatience = 0
+  private let trace: CommandTrace?
 
-  init(client: consuming Client, proxiesSignals: Bool, sendsSize: Bool, takesKeys: Bool, container: String? = nil)
-    throws
-  {
+  init(
+    client: consuming Client, proxiesSignals: Bool, sendsSize: Bool, takesKeys: Bool, container: String? = nil,
+    trace: CommandTrace? = nil
+  ) throws {
+    self.trace = trace
+    trace?.finish("connect")
     self.client = client
     self.sendsSize = sendsSize
     self.takesKeys = takesKeys
@@ -46,8 +50,14 @@ struct Foreground: ~Copyable {
   mutating func run<R: StreamRequest>(
     _ request: R, isExec: Bool = false, tell: (Body) throws -> Told
   ) throws -> R.Reply {
-    defer { terminal = nil }
-    let id = try client.send(request)
+    defer {
+      terminal = nil
+      if let trace {
+        trace.finish(R.name)
+        trace.write(engine: (try? client.request(TraceRead(trace: trace.identifier))) ?? [])
+      }
+    }
+    let id = try client.send(request, trace: trace?.identifier ?? "")
     while true {
       while let message = try client.receiveBuffered() {
         switch message {

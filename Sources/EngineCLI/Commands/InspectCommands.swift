@@ -18,10 +18,11 @@ enum InspectCommands {
       flags: {
         [
           formatFlag, .boolean("size", "s", "Display total file sizes if the type is container"),
-          .string("type", nil, "Only inspect objects of the given type"),
+          timingsFlag, .string("type", nil, "Only inspect objects of the given type"),
         ]
       },
       run: { invocation in
+        if invocation.options.boolean("timings") { return try TimingsCommand.run(invocation) }
         guard let type = invocation.options.string("type"), !type.isEmpty else {
           return try inspect(invocation, Kind.allCases)
         }
@@ -34,8 +35,11 @@ enum InspectCommands {
     Command(
       "container inspect", usage: "[OPTIONS] CONTAINER [CONTAINER...]",
       summary: "Display detailed information on one or more containers", arguments: .atLeast(1),
-      flags: { [formatFlag, .boolean("size", "s", "Display total file sizes")] }, run: { try inspect($0, [.container]) }
-    ),
+      flags: { [formatFlag, .boolean("size", "s", "Display total file sizes"), timingsFlag] },
+      run: { invocation in
+        if invocation.options.boolean("timings") { return try TimingsCommand.run(invocation) }
+        return try inspect(invocation, [.container])
+      }),
     Command(
       "image inspect", usage: "[OPTIONS] IMAGE [IMAGE...]",
       summary: "Display detailed information on one or more images", arguments: .atLeast(1),
@@ -55,6 +59,8 @@ enum InspectCommands {
     "format", "f",
     "Format output using a custom template:\n'json':             Print in JSON format\n"
       + "'TEMPLATE':         Print output using the given Go template.")
+
+  private static let timingsFlag = Flag.boolean("timings", nil, "Show how a container's start went, step by step")
 
   /// The members whose keys are data, so that a missing one is no mistake.
   static let maps: Set<String> = [

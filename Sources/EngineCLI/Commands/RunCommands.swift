@@ -18,11 +18,21 @@ enum RunCommands {
 
   static func create(_ invocation: borrowing Invocation) throws -> Int32 {
     try reportingAsRun(invocation) { (invocation, file) in
+      let trace = try CommandTrace.open(invocation.options, command: invocation.spelling)
       let request = try ContainerRequest(options: invocation.options, arguments: invocation.arguments)
       warn(request.warnings)
+      trace?.finish("make the request")
       var client = try Engine.connect(invocation.global)
+      trace?.finish("connect")
+      defer {
+        if let trace {
+          trace.finish(ContainerCreate.name)
+          trace.write(engine: (try? client.request(TraceRead(trace: trace.identifier))) ?? [])
+        }
+      }
       let reply = try client.request(
-        ContainerCreate(containerName: request.name, configuration: request.configuration))
+        ContainerCreate(containerName: request.name, configuration: request.configuration),
+        trace: trace?.identifier ?? "")
       warn(reply.warnings)
       try file.write(reply.id)
       Console.line(reply.id.text)
@@ -37,6 +47,7 @@ enum RunCommands {
       throw Failure("conflicting options: cannot specify both --attach and --detach", status: 125)
     }
     return try reportingAsRun(invocation) { (invocation, file) in
+      let trace = try CommandTrace.open(invocation.options, command: invocation.spelling)
       let request = try ContainerRequest(options: invocation.options, arguments: invocation.arguments)
       warn(request.warnings)
       let configuration = request.configuration
@@ -50,19 +61,20 @@ enum RunCommands {
         detachKeys: invocation.options.string("detach-keys") ?? DetachKeys.standard)
       let message = ContainerRun(
         containerName: request.name, configuration: configuration, isDetached: isDetached, streams: streams)
-      return try watch(message, invocation, &file)
+      trace?.finish("make the request")
+      return try watch(message, invocation, &file, trace)
     }
   }
 
   private static func watch(
-    _ message: ContainerRun, _ invocation: Invocation, _ file: inout ContainerIDFile
+    _ message: ContainerRun, _ invocation: Invocation, _ file: inout ContainerIDFile, _ trace: CommandTrace?
   ) throws -> Int32 {
     let configuration = message.configuration
     var foreground = try Foreground(
       client: try Engine.connect(invocation.global),
       proxiesSignals: !message.isDetached && invocation.options.boolean("sig-proxy", default: true),
       sendsSize: configuration.hasTerminal && !message.isDetached,
-      takesKeys: configuration.hasTerminal && configuration.attachesInput && !message.isDetached)
+      takesKeys: configuration.hasTerminal && configuration.attachesInput && !message.isDetached, trace: trace)
     var created: ObjectID?
     let status = try foreground.run(message) { body in
       switch try body.decode(ContainerRunElement.self) {
