@@ -37,7 +37,7 @@ import Testing
   ]
   private static let fromShim: [FromShim] = [
     .started(pid: 5, time: -1, warnings: ["w", ""]), .failed(.notExecutable, "no"), .done, .exited(code: 137, time: 9),
-    .execExited(process: "e", code: 1, time: 2), .detached(process: ""), .state(shim: 3, pid: 4),
+    .execExited(process: "e", code: 1, time: 2), .detached(process: "", client: 7), .state(shim: 3, pid: 4),
   ]
 
   @Test func roundTrips() throws {
