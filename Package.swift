@@ -113,7 +113,7 @@ let testTargets: [Target] = [
   tests(
     "ContainersTests", "Containers",
     ["ContainersPlugin", "SQLiteRecordsPlugin", "Kernel", "Contracts", "Wire", "LinuxSystem"]),
-  tests("EndToEndTests", "EndToEnd", ["Contracts", "LinuxSystem"]),
+  tests("EndToEndTests", "EndToEnd", ["Contracts", "LinuxSystem", "CLinux"]),
 ]
 
 // The Linux calls are GNU extensions of glibc's headers, and every module must see the same headers.

@@ -28,6 +28,9 @@ public final class ContainersPlugin: Plugin {
     try registrar.stream(ContainerStart.self) { (request, call, sink) async throws(EngineError) in
       try await lifecycle.start(request, call, sink)
     }
+    try registrar.stream(ContainerAttach.self) { (request, call, sink) async throws(EngineError) in
+      try await lifecycle.attach(request, call, sink)
+    }
     try registrar.answer(ContainerStop.self) { (request, call) async throws(EngineError) in
       try await lifecycle.stop(request, call)
     }

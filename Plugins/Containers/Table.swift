@@ -8,22 +8,51 @@ final class Session: Sendable {
     case ended(ExitStatus)
     case detached
   }
-  /// The container ended and what it held is given back; with `--rm`, everything of it is gone.
-  let settled: Signal<ExitStatus>
-  /// The client that is attached has nothing more to wait for.
-  let attachment = Signal<Outcome>()
-  /// Where the request that started it is traced: what its end brings about belongs there too.
-  let trace: TracePoint?
-
-  init(trace: TracePoint?) {
-    settled = Signal()
-    self.trace = trace
+  /// A client that is attached.
+  struct Client: Sendable {
+    var number: UInt32
+    /// Resolved when the client has nothing more to wait for.
+    var outcome = Signal<Outcome>()
+  }
+  private struct State {
+    var ended: ExitStatus?
+    var clients: [UInt32: Client] = [:]
   }
 
-  /// The same run, for the clients that attach after one let go.
-  init(continuing session: Session) {
-    settled = session.settled
-    trace = session.trace
+  /// The container ended and what it held is given back; with `--rm`, everything of it is gone.
+  let settled = Signal<ExitStatus>()
+  /// Where the request that started it is traced: what its end brings about belongs there too.
+  let trace: TracePoint?
+  private let state = Mutex(State())
+
+  init(trace: TracePoint?) { self.trace = trace }
+
+  /// A new client; its number means no other one, also of a former engine.
+  func attach() -> Client {
+    let client = Client(number: UInt32.random(in: 1...UInt32.max))
+    let ended = state.withLock { state -> ExitStatus? in
+      state.clients[client.number] = client
+      return state.ended
+    }
+    if let ended { client.outcome.resolve(.ended(ended)) }
+    return client
+  }
+
+  func forget(_ client: Client) { state.withLock { _ = $0.clients.removeValue(forKey: client.number) } }
+
+  /// A client let go by its keys or by its end.
+  func detached(_ number: UInt32) {
+    state.withLock { $0.clients.removeValue(forKey: number) }?.outcome.resolve(.detached)
+  }
+
+  /// The run is over.
+  func end(_ status: ExitStatus) {
+    settled.resolve(status)
+    let clients = state.withLock { state in
+      state.ended = status
+      return Array(state.clients.values)
+    }
+    for client in clients { client.outcome.resolve(.ended(status)) }
   }
 }
 
@@ -36,6 +65,8 @@ final class ContainerEntry: Sendable {
     /// It is being removed, so it no longer counts as a user of its image, volumes and networks.
     var isBeingRemoved = false
     var session: Session?
+    /// The session of a start that is under way: its client may let go before anybody is told of the start.
+    var startingSession: Session?
     var execs: [ObjectID: Int32] = [:]
   }
 

@@ -116,7 +116,6 @@ final class InputPump {
     fstat(original, &status)
     source = reopen(original, status, O_RDONLY)
     loop.watch(source, EventLoop.readable) { [unowned self] _ in self.read() }
-    destination.onWritable = { [unowned self] in self.drain() }
   }
 
   private func read() {
@@ -145,6 +144,7 @@ final class InputPump {
     case .some(let count):
       backlog.removeFirst(count)
       if source >= 0 { loop.pause(source) }
+      destination.awaitRoom { [weak self] in self?.drain() }
     case .gone:
       backlog = []
       stop()
@@ -170,7 +170,8 @@ final class InputDestination {
 
   private let loop: EventLoop
   private var descriptor: Int32
-  var onWritable: () -> Void = {}
+  /// The pumps that have something left to write, each of another client.
+  private var waiting: [() -> Void] = []
 
   /// Takes ownership of a descriptor that is non-blocking.
   init(adopting descriptor: Int32, loop: EventLoop) {
@@ -179,7 +180,9 @@ final class InputDestination {
     loop.watch(descriptor, 0) { [unowned self] events in
       if events & EventLoop.writable != 0 {
         self.loop.change(self.descriptor, 0)
-        self.onWritable()
+        let waiting = self.waiting
+        self.waiting = []
+        for pump in waiting { pump() }
       } else {
         // The process closed its stdin: EPOLLERR would come for ever.
         self.close()
@@ -203,11 +206,15 @@ final class InputDestination {
     }
   }
 
+  /// Calls `action` once, when the process has taken some of what it was given.
+  func awaitRoom(_ action: @escaping () -> Void) { waiting.append(action) }
+
   func close() {
     guard descriptor >= 0 else { return }
     loop.forget(descriptor)
     Glibc.close(descriptor)
     descriptor = -1
+    waiting = []
   }
 }
 

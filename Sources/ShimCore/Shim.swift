@@ -161,7 +161,7 @@ public final class Shim {
     let streams = Streams(terminal: plan.process.terminal, log: log, loop: loop)
     let process = Supervised(name: "", streams: streams, loop: loop)
     container = process
-    streams.onDetach = { [unowned self] in self.send(.detached(process: "")) }
+    streams.onDetach = { [unowned self] in self.send(.detached(process: "", client: $0)) }
     process.onStart = { [unowned self, unowned process] in self.announce($0, process, number) }
     process.onExit = { [unowned self] in self.ended($0, $1) }
     do {
@@ -233,7 +233,7 @@ public final class Shim {
     let streams = Streams(terminal: plan.process.terminal, log: nil, loop: loop)
     let process = Supervised(name: plan.name, streams: streams, loop: loop)
     let name = plan.name
-    streams.onDetach = { [unowned self] in self.send(.detached(process: name)) }
+    streams.onDetach = { [unowned self] in self.send(.detached(process: name, client: $0)) }
     process.onStart = { [unowned self, unowned process] in self.announce($0, process, number) }
     process.onExit = { [unowned self] code, time in
       self.send(.execExited(process: name, code: code, time: time))

@@ -34,8 +34,8 @@ final class Streams {
   private var terminalSlave: Int32 = -1
   /// Clients that came before the process had made its terminal.
   private var waiting: [(StreamPlan, ClientDescriptors)] = []
-  /// Called when a client lets go by its keys or by going away.
-  var onDetach: () -> Void = {}
+  /// Called with the client's number when it lets go by its keys or by going away.
+  var onDetach: (UInt32) -> Void = { _ in }
   /// Called when the last output was read after `finish`.
   var onDone: () -> Void = {}
 
@@ -116,7 +116,7 @@ final class Streams {
         let pump = InputPump(
           adopting: descriptors.input, to: input, detachKeys: isTerminal ? plan.detachKeys : [], closesAtEnd: closes,
           loop: loop)
-        pump.onDetach = { [unowned self, unowned attachment] in self.letGo(attachment) }
+        pump.onDetach = { [unowned self, unowned attachment] in self.letGo(attachment, plan.client) }
         attachment.input = pump
       } else {
         Glibc.close(descriptors.input)
@@ -124,20 +124,21 @@ final class Streams {
     }
     if descriptors.client >= 0 {
       attachment.watchClient(descriptors.client) { [unowned self, unowned attachment] in
-        // Nobody will write again, so a process that waits for input gets its end, unless it was asked to be kept.
-        if !plan.keepsInputOpen && descriptors.input >= 0 && !self.isTerminal { self.input?.close() }
-        self.letGo(attachment)
+        // The end of the client is the end of its input.
+        let closes = !self.isTerminal && (isFirst || !plan.keepsInputOpen)
+        if closes && descriptors.input >= 0 { self.input?.close() }
+        self.letGo(attachment, plan.client)
       }
     }
     clients.append(attachment)
   }
 
-  private func letGo(_ attachment: Attachment) {
+  private func letGo(_ attachment: Attachment, _ client: UInt32) {
     attachment.close()
     // Freed when the loop has returned from the attachment's own handler.
     let index = clients.firstIndex { $0 === attachment }
     if let index { retired.append(clients.remove(at: index)) }
-    onDetach()
+    onDetach(client)
     loop.afterwards { [weak self] in self?.retired = [] }
   }
 

@@ -21,7 +21,7 @@ public enum ProtocolError: Error, Sendable, Equatable, CustomStringConvertible {
 
 /// The version of everything in this module, the first byte of every message. An engine may adopt the shim of an older
 /// build, so a change that an older shim would misread takes a new number.
-public let shimProtocolVersion: UInt8 = 1
+public let shimProtocolVersion: UInt8 = 2
 
 /// Reads or writes fields in order: a value describes itself once (`Coded.code`), for both directions, so that the two
 /// can't disagree. Integers are little-endian; texts and arrays start with their length in 32 bits.

@@ -25,7 +25,7 @@ public enum FromShim: Sendable, Equatable {
   case exited(code: Int32, time: Int64)
   case execExited(process: String, code: Int32, time: Int64)
   /// A client let go of an exec, or of the container where `process` is empty.
-  case detached(process: String)
+  case detached(process: String, client: UInt32)
   /// Answer to `hello`: the shim itself, and the container's first process, whose pidfd travels beside it, or 0 when
   /// it has ended.
   case state(shim: Int32, pid: Int32)
@@ -153,7 +153,7 @@ extension FromShim: FrameBody {
     case 3: self = .done
     case 4: self = .exited(code: 0, time: 0)
     case 5: self = .execExited(process: "", code: 0, time: 0)
-    case 6: self = .detached(process: "")
+    case 6: self = .detached(process: "", client: 0)
     case 7: self = .state(shim: 0, pid: 0)
     default: return nil
     }
@@ -186,9 +186,10 @@ extension FromShim: FrameBody {
       try coder.integer(&code)
       try coder.integer(&time)
       self = .execExited(process: process, code: code, time: time)
-    case .detached(var process):
+    case .detached(var process, var client):
       try coder.text(&process)
-      self = .detached(process: process)
+      try coder.integer(&client)
+      self = .detached(process: process, client: client)
     case .state(var shim, var pid):
       try coder.integer(&shim)
       try coder.integer(&pid)

@@ -70,6 +70,8 @@ public struct StreamPlan: Coded, Equatable {
   /// The terminal's size; 0 for unknown.
   public var rows: UInt16 = 0
   public var columns: UInt16 = 0
+  /// Repeated when the client lets go.
+  public var client: UInt32 = 0
 
   public init() {}
 
@@ -84,6 +86,7 @@ public struct StreamPlan: Coded, Equatable {
     try coder.bytes(&detachKeys)
     try coder.integer(&rows)
     try coder.integer(&columns)
+    try coder.integer(&client)
   }
 }
 

@@ -149,7 +149,9 @@ import Testing
     let id = try await world.inspect("tty").id
     #expect(
       await world.eventually {
-        await world.bus.publish(RuntimeDetached(container: id, exec: nil))
+        await world.bus.publish(
+          RuntimeDetached(
+            container: id, exec: nil, client: world.state.withLock { $0.starts.last?.streams.client ?? 0 }))
         return true
       })
     let result = try await run.value

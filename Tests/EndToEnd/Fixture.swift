@@ -97,8 +97,11 @@ final class Fixture {
 
   /// Runs any command in the fixture's namespaces, where the engine's host is.
   func host(_ arguments: [String], environment: [String: String] = [:], input: String? = nil) -> Outcome {
-    Self.command(["nsenter", "-t", "\(holder)", "-n", "-m"] + arguments, environment: environment, input: input)
+    Self.command(hostCommand(arguments), environment: environment, input: input)
   }
+
+  /// A command line that becomes the given one in the fixture's namespaces: it keeps its process.
+  func hostCommand(_ arguments: [String]) -> [String] { ["nsenter", "-t", "\(holder)", "-n", "-m"] + arguments }
 
   /// A page from the fixture's host.
   func fetch(_ url: String) -> Outcome { host(["curl", "-s", "-S", "--max-time", "5", url]) }

@@ -39,7 +39,7 @@ import Testing
     .started(pid: 5, time: -1, warnings: ["w", ""], steps: nil), .started(pid: 5, time: -1, warnings: [], steps: []),
     .started(pid: 5, time: -1, warnings: [], steps: [StepPlan("clone3", isInProcess: true, begin: 1, end: 2)]),
     .failed(.notExecutable, "no"), .done, .exited(code: 137, time: 9),
-    .execExited(process: "e", code: 1, time: 2), .detached(process: ""), .state(shim: 3, pid: 4),
+    .execExited(process: "e", code: 1, time: 2), .detached(process: "", client: 7), .state(shim: 3, pid: 4),
   ]
 
   @Test func roundTrips() throws {

@@ -68,8 +68,7 @@ extension Lifecycle {
       defer { state.session = nil }
       return state.session
     }
-    session?.settled.resolve(status)
-    session?.attachment.resolve(.ended(status))
+    session?.end(status)
   }
 
   /// Asked before the cgroup goes. Only a limit, or a death by KILL, can have been a lack of memory.

@@ -3,6 +3,13 @@ import Kernel
 import LinuxSystem
 
 extension Lifecycle {
+  /// A run that began.
+  struct Launched: Sendable {
+    var session: Session
+    var client: Session.Client
+    var warnings: [String]
+  }
+
   /// What one launch gathers before the runtime is asked.
   private struct Local: Sendable {
     var root: Descriptor
@@ -14,15 +21,27 @@ extension Lifecycle {
   /// committed here once the container runs and its state is stored. The entry's lock is held.
   ///
   /// - Parameter isRun: the container is new: undoing takes its writable layer too.
-  /// - Returns: the run that began, and warnings for people.
+  /// - Returns: the run that began with its first client, and warnings for people.
   func launch(
     _ entry: ContainerEntry, _ streams: StandardStreams, isRun: Bool, _ steps: StartSteps, _ call: Call
-  ) async throws(EngineError) -> (session: Session, warnings: [String]) {
+  ) async throws(EngineError) -> Launched {
     let record = entry.record
+    let session = Session(trace: call.trace)
+    let client = session.attach()
+    var streams = streams
+    streams.client = client.number
     let fresh = isRun ? entry : nil
     let shared = try sharedNamespaces(record)
-    entry.update { $0.isActive = true }
-    await call.lease.hold("start of container \(record.name)") { entry.update { $0.isActive = false } }
+    entry.update { state in
+      state.isActive = true
+      state.startingSession = session
+    }
+    await call.lease.hold("start of container \(record.name)") {
+      entry.update { state in
+        state.isActive = false
+        state.startingSession = nil
+      }
+    }
 
     async let attachment = attempt { () async throws(EngineError) -> NetworkAttach.Reply? in
       try await attach(record, fresh, steps, call)
@@ -79,12 +98,12 @@ extension Lifecycle {
       ContainerTimings.Reply(
         id: entry.id, containerName: record.name, started: started.started, begin: steps.begin,
         end: MonotonicClock.now, steps: steps.steps))
-    let session = Session(trace: call.trace)
     entry.update { [running] state in
       state.record = running
       state.session = session
+      state.startingSession = nil
     }
-    return (session, local.resources.warnings + started.warnings)
+    return Launched(session: session, client: client, warnings: local.resources.warnings + started.warnings)
   }
 
   private func attach(

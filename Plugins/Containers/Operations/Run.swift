@@ -8,27 +8,26 @@ extension Lifecycle {
     _ request: ContainerRun, _ call: Call, _ sink: Sink<ContainerRunElement>
   ) async throws(EngineError) -> ExitStatus? {
     let steps = StartSteps()
-    let (entry, session, warnings) = try await leased("run", call) {
-      (call) async throws(EngineError) -> (ContainerEntry, Session, [String]) in
+    let (entry, launched, warnings) = try await leased("run", call) {
+      (call) async throws(EngineError) -> (ContainerEntry, Launched, [String]) in
       let (entry, warnings) = try await make(
         request.containerName, request.configuration, isRun: true, steps, call)
       let streams = streams(request.streams, request.configuration)
       let launched = try await launch(entry, streams, isRun: true, steps, call)
       entry.lock.release()
-      return (entry, launched.session, warnings + launched.warnings)
+      return (entry, launched, warnings + launched.warnings)
     }
     try await sink.yield(.created(entry.id, warnings: warnings))
     try await sink.yield(.started)
-    return request.isDetached ? nil : try await watch(session, sink)
+    return request.isDetached ? nil : try await watch(launched.session, launched.client, sink)
   }
 
   func start(
     _ request: ContainerStart, _ call: Call, _ sink: Sink<ContainerRunElement>
   ) async throws(EngineError) -> ExitStatus? {
     let entry = try table.find(request.container)
-    let (session, warnings) = try await leased("start", call) {
-      (call) async throws(EngineError) -> (Session?, [String]) in
-      try await entry.lock.withLock { () async throws(EngineError) -> (Session?, [String]) in
+    let launched = try await leased("start", call) { (call) async throws(EngineError) -> Launched? in
+      try await entry.lock.withLock { () async throws(EngineError) -> Launched? in
         do throws(EngineError) {
           return try await startLocked(entry, request, call)
         } catch {
@@ -37,23 +36,20 @@ extension Lifecycle {
         }
       }
     }
+    let warnings = launched?.warnings ?? []
     // An attached client learns the ID, under which it passes signals on.
     if request.isAttached || !warnings.isEmpty { try await sink.yield(.created(entry.id, warnings: warnings)) }
     try await sink.yield(.started)
-    return request.isAttached ? try await watch(session, sink) : nil
+    guard request.isAttached, let launched else { return nil }
+    return try await watch(launched.session, launched.client, sink)
   }
 
   private func startLocked(
     _ entry: ContainerEntry, _ request: ContainerStart, _ call: Call
-  ) async throws(EngineError) -> (session: Session?, warnings: [String]) {
+  ) async throws(EngineError) -> Launched? {
     let state = entry.snapshot
     switch state.record.state.status {
-    case .running, .paused, .restarting:
-      if request.isAttached {
-        let streams = streams(request.streams, state.record.configuration)
-        _ = try await call.request(RuntimeAttach(container: entry.id, streams: streams))
-      }
-      return (state.session, [])
+    case .running, .paused, .restarting: return request.isAttached ? try await join(entry, request.streams, call) : nil
     case .removing, .dead:
       throw EngineError(.conflict, "container \(entry.id) is marked for removal and cannot be started")
     case .created, .exited: break
@@ -94,30 +90,5 @@ extension Lifecycle {
     var streams = streams
     streams.keepsInputOpen = configuration.keepsInputOpen
     return streams
-  }
-
-  /// Waits with an attached client until the container is cleaned up or the client lets go.
-  private func watch(
-    _ session: Session?, _ sink: Sink<ContainerRunElement>
-  ) async throws(EngineError) -> ExitStatus? {
-    guard let session else { return nil }
-    switch await session.attachment.wait() {
-    case .ended(let status): return status
-    case .detached:
-      try await sink.yield(.detached)
-      return nil
-    case nil: throw EngineError(.cancelled, "the client went away; the container runs on")
-    }
-  }
-
-  func detached(_ event: RuntimeDetached) {
-    guard event.exec == nil, let entry = table[event.container] else { return }
-    let session = entry.update { state -> Session? in
-      // Whoever attaches next waits anew.
-      guard let session = state.session else { return nil }
-      state.session = Session(continuing: session)
-      return session
-    }
-    session?.attachment.resolve(.detached)
   }
 }

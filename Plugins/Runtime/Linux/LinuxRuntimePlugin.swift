@@ -221,11 +221,11 @@ public final class LinuxRuntimePlugin: Plugin {
     switch tiding {
     case .exited(let status):
       tell(link, status)
-    case .detached(let exec) where exec.isEmpty:
+    case .detached(let exec, let client) where exec.isEmpty:
       Task(executorPreference: bus.executor) {
-        await bus.publish(RuntimeDetached(container: link.container, exec: nil))
+        await bus.publish(RuntimeDetached(container: link.container, exec: nil, client: client))
       }
-    case .detached(let exec):
+    case .detached(let exec, _):
       link.exec(exec)?.detached()
     case .ended:
       Task(executorPreference: bus.executor) { self.ended(link) }

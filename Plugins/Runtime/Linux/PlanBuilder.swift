@@ -115,6 +115,7 @@ struct PlanBuilder: Sendable {
     plan.detachKeys = try KernelNames.detachKeys(streams.detachKeys)
     plan.rows = streams.rows
     plan.columns = streams.columns
+    plan.client = streams.client
     return plan
   }
 

@@ -11,7 +11,7 @@ final class ShimWatcher: Sendable {
   /// What a shim says by itself.
   enum Tiding: Sendable {
     case exited(ExitStatus)
-    case detached(exec: String)
+    case detached(exec: String, client: UInt32)
     case ended
   }
 
@@ -91,8 +91,8 @@ final class ShimWatcher: Sendable {
     case .execExited(let name, let code, let time):
       let status = ExitStatus(code: code, finished: Timestamp(nanoseconds: time))
       link.removeExec(name)?.ended.resolve(.success(status))
-    case .detached(let process):
-      hear(link, .detached(exec: process))
+    case .detached(let process, let client):
+      hear(link, .detached(exec: process, client: client))
     case .started, .failed, .done, .state:
       link.resolve(frame, descriptors)
     }

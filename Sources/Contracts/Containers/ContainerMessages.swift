@@ -66,6 +66,22 @@ public struct ContainerStart: StreamRequest {
   }
 }
 
+/// Connects a client to a container that runs, and waits for its end like `ContainerRun`.
+///
+/// `conflict` says that it is stopped, paused or restarting.
+public struct ContainerAttach: StreamRequest {
+  public static let name = "container.attach"
+  public typealias Element = ContainerRunElement
+  public typealias Reply = ExitStatus?
+  public var container: String
+  public var streams: StandardStreams
+
+  public init(container: String, streams: StandardStreams) {
+    self.container = container
+    self.streams = streams
+  }
+}
+
 /// Sends the stop signal, waits, then KILL. A stopped container is done already.
 public struct ContainerStop: Request {
   public static let name = "container.stop"

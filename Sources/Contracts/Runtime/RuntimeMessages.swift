@@ -12,6 +12,8 @@ public struct StandardStreams: Codable, Sendable {
   /// The terminal's size on start; 0 for unknown.
   public var rows: UInt16
   public var columns: UInt16
+  /// Tells the clients of one container apart; the lifecycle chooses it, and `RuntimeDetached` repeats it.
+  public var client: UInt32 = 0
 
   public init(
     input: Descriptor? = nil, output: Descriptor? = nil, error: Descriptor? = nil, keepsInputOpen: Bool = false,
@@ -134,10 +136,13 @@ public struct RuntimeDetached: Event {
   public var container: ObjectID
   /// The exec it was, or nil for the container itself.
   public var exec: ObjectID?
+  /// Which client of the container it was: see `StandardStreams`.
+  public var client: UInt32
 
-  public init(container: ObjectID, exec: ObjectID?) {
+  public init(container: ObjectID, exec: ObjectID?, client: UInt32 = 0) {
     self.container = container
     self.exec = exec
+    self.client = client
   }
 }
 

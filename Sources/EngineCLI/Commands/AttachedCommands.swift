@@ -2,7 +2,7 @@ import Contracts
 import Glibc
 import Wire
 
-/// `start` and `exec`: the commands beside `run` that may stand in the foreground.
+/// `start`, `attach` and `exec`: the commands beside `run` that may stand in the foreground.
 enum AttachedCommands {
   static func start(_ invocation: borrowing Invocation) throws -> Int32 {
     let options = invocation.options
@@ -14,8 +14,37 @@ enum AttachedCommands {
     let name = invocation.arguments[0]
     var client = try Engine.connect(invocation.global)
     let record = try client.request(ContainerInspect(container: name))
+    let takesInput = options.boolean("interactive") && record.configuration.keepsInputOpen
+    return try stay(with: record, client, takesInput: takesInput, trace: trace, options) { streams in
+      ContainerStart(container: record.id.text, isAttached: true, streams: streams)
+    }
+  }
+
+  static func attach(_ invocation: borrowing Invocation) throws -> Int32 {
+    let options = invocation.options
+    var client = try Engine.connect(invocation.global)
+    let record = try client.request(ContainerInspect(container: invocation.arguments[0]))
+    switch record.state.status {
+    case .running: break
+    case .paused: throw Failure("You cannot attach to a paused container, unpause it first")
+    case .restarting: throw Failure("You cannot attach to a restarting container, wait until it is running")
+    case .created, .exited, .removing, .dead:
+      throw Failure("You cannot attach to a stopped container, start it first")
+    }
+    let takesInput = !options.boolean("no-stdin") && record.configuration.keepsInputOpen
+    return try stay(with: record, client, takesInput: takesInput, redraws: true, options) { streams in
+      ContainerAttach(container: record.id.text, streams: streams)
+    }
+  }
+
+  /// Sends the request that `make` gives for this client's own streams, and stays until the container ends.
+  ///
+  /// - Parameter redraws: the terminal has been somebody else's, so that what is on it has to be drawn anew.
+  private static func stay<R: StreamRequest>(
+    with record: ContainerRecord, _ client: consuming Client, takesInput: Bool, redraws: Bool = false,
+    trace: CommandTrace? = nil, _ options: Options, _ make: (StandardStreams) -> R
+  ) throws -> Int32 where R.Reply == ExitStatus? {
     let configuration = record.configuration
-    let takesInput = options.boolean("interactive") && configuration.keepsInputOpen
     try OwnStreams.checkTerminal(input: takesInput, terminal: configuration.hasTerminal)
     let streams = try OwnStreams.make(
       input: takesInput, output: true, error: true, keepsInputOpen: configuration.keepsInputOpen,
@@ -24,11 +53,10 @@ enum AttachedCommands {
     var foreground = try Foreground(
       client: client, proxiesSignals: options.boolean("sig-proxy", default: true),
       sendsSize: configuration.hasTerminal, takesKeys: takesInput && configuration.hasTerminal,
-      container: record.id.text, trace: trace)
+      redraws: redraws, container: record.id.text, trace: trace)
     let status: ExitStatus?
     do {
-      status = try foreground.run(
-        ContainerStart(container: record.id.text, isAttached: true, streams: streams), tell: ContainerRunElement.tell)
+      status = try foreground.run(make(streams), tell: ContainerRunElement.tell)
     } catch let error as EngineError {
       throw Failure(Reports.line(error), status: error.exitStatus == 125 ? 1 : error.exitStatus)
     }

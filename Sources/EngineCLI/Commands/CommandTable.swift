@@ -15,7 +15,7 @@ enum CommandTable {
 
   /// Docker's commands that this engine is to have and has not yet.
   static let later: Set<String> = [
-    "attach", "build", "commit", "cp", "diff", "events", "export", "history", "login", "logout", "pause", "port",
+    "build", "commit", "cp", "diff", "events", "export", "history", "login", "logout", "pause", "port",
     "pull",
     "push", "rename", "restart", "save", "search", "stats", "top", "unpause", "update", "prune", "df", "connect",
     "disconnect",

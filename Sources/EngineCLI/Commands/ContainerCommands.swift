@@ -17,6 +17,17 @@ enum ContainerCommands {
         ]
       }, run: AttachedCommands.start),
     Command(
+      "attach", "container attach", usage: "[OPTIONS] CONTAINER",
+      summary: "Attach local standard input, output, and error streams to a running container",
+      arguments: .exactly(1),
+      flags: {
+        [
+          .string("detach-keys", nil, "Override the key sequence for detaching a container", check: DetachKeys.check),
+          .boolean("no-stdin", nil, "Do not attach STDIN"),
+          .boolean("sig-proxy", nil, "Proxy all received signals to the process", initially: true),
+        ]
+      }, run: AttachedCommands.attach),
+    Command(
       "stop", "container stop", usage: "[OPTIONS] CONTAINER [CONTAINER...]",
       summary: "Stop one or more running containers", arguments: .atLeast(1),
       flags: {

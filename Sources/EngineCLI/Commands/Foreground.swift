@@ -17,6 +17,8 @@ struct Foreground: ~Copyable {
   private var client: Client
   private let signals: SignalSource
   private let sendsSize: Bool
+  /// Whether what runs shall draw its screen anew: it does so when the size changes.
+  private let redraws: Bool
   /// Whether the user's keys go to the container: then the terminal is raw from the first thing the engine tells until
   /// the end, so that what this client says before is shown as usual and Ctrl-C still works.
   private let takesKeys: Bool
@@ -30,13 +32,14 @@ struct Foreground: ~Copyable {
   private let trace: CommandTrace?
 
   init(
-    client: consuming Client, proxiesSignals: Bool, sendsSize: Bool, takesKeys: Bool, container: String? = nil,
-    trace: CommandTrace? = nil
+    client: consuming Client, proxiesSignals: Bool, sendsSize: Bool, takesKeys: Bool, redraws: Bool = false,
+    container: String? = nil, trace: CommandTrace? = nil
   ) throws {
     self.trace = trace
     trace?.finish("connect")
     self.client = client
     self.sendsSize = sendsSize
+    self.redraws = redraws
     self.takesKeys = takesKeys
     self.container = container
     signals = try SignalSource(proxied: proxiesSignals)
@@ -80,6 +83,7 @@ struct Foreground: ~Copyable {
       if isExec { exec = id } else { container = id.text }
     case .started:
       isStarted = true
+      if sendsSize && redraws { try resize(by: 1) }
       if sendsSize { try resize() }
       let signals = waiting
       waiting = []
@@ -123,10 +127,10 @@ struct Foreground: ~Copyable {
     }
   }
 
-  private mutating func resize() throws {
+  private mutating func resize(by more: UInt16 = 0) throws {
     guard let container, let size = RawTerminal.size else { return }
     _ = try client.send(
-      ContainerResize(container: container, exec: exec, rows: size.rows, columns: size.columns))
+      ContainerResize(container: container, exec: exec, rows: size.rows &+ more, columns: size.columns &+ more))
   }
 }
 
