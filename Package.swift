@@ -68,9 +68,13 @@ let plugins: [Target] = [
 ]
 
 let host: [Target] = [
+  .target(
+    name: "Configuration",
+    dependencies: ["Contracts", "Kernel", "LinuxSystem", .product(name: "TOMLKit", package: "TOMLKit")]),
   .executableTarget(
     name: "engined",
-    dependencies: ["Contracts", "Wire", "Kernel", "LinuxSystem", "CLinux"] + plugins.map { .target(name: $0.name) })
+    dependencies: ["Contracts", "Wire", "Kernel", "Configuration", "LinuxSystem", "CLinux"]
+      + plugins.map { .target(name: $0.name) }),
 ]
 
 let benchmarks: [Target] = [
@@ -86,6 +90,7 @@ let testTargets: [Target] = [
   tests("ContractsTests", "Contracts", ["Contracts"]),
   tests("WireTests", "Wire", ["Wire", "Contracts", "LinuxSystem"]),
   tests("KernelTests", "Kernel", ["Kernel", "Wire", "Contracts", "LinuxSystem"]),
+  tests("ConfigurationTests", "Configuration", ["Configuration", "Kernel", "Contracts", "LinuxSystem"]),
   tests("EngineCLITests", "EngineCLI", ["EngineCLI", "Contracts"]),
   tests(
     "ShimTests", "Shim",
@@ -132,7 +137,8 @@ let package = Package(
     .executable(name: "engine-shim", targets: ["engine-shim"]),
   ],
   dependencies: [
-    .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2")
+    .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
+    .package(url: "https://github.com/LebJe/TOMLKit.git", from: "0.6.0"),
   ],
   targets: everything,
   swiftLanguageModes: [.v6]

@@ -265,6 +265,19 @@ public final class Bus: Sendable {
     routes.withLock { routes in for message in messages { routes.defaults[message.name] = driver } }
   }
 
+  /// Whether a driver answers a message.
+  public func answers<M: Message>(_ type: M.Type, driver: String) -> Bool {
+    routes.withLock { $0.handlers[Key(type: ObjectIdentifier(type), driver: driver)] != nil }
+  }
+
+  /// Gives those who find drivers the chance to make one answer that does not yet.
+  public func publishWanted<M: Message>(_ type: M.Type, role: String, driver: String) async {
+    if !answers(type, driver: driver) { await publish(DriverWanted(role: role, driver: driver)) }
+  }
+
+  /// The driver that answers a message for which none is named, or nil where none has been chosen.
+  public func defaultDriver<M: Message>(for type: M.Type) -> String? { routes.withLock { $0.defaults[M.name] } }
+
   /// Every message that is answered, with the drivers that answer it.
   public var answered: [String: [String]] {
     routes.withLock { $0.names.mapValues { $0.keys.sorted() } }

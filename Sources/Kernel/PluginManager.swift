@@ -2,8 +2,22 @@ import Contracts
 import Logging
 import Synchronization
 
+/// Takes the plugins that a composition root names.
+public protocol PluginTaker {
+  func add<P: Plugin>(_ type: P.Type)
+}
+
+/// Only what the plugins say of themselves, without an engine to load them into.
+public final class ManifestList: PluginTaker {
+  public private(set) var manifests: [PluginManifest] = []
+
+  public init() {}
+
+  public func add<P: Plugin>(_ type: P.Type) { manifests.append(P.manifest) }
+}
+
 /// Loads plugins, starts them in the order of their dependencies, stops them in reverse, and knows the state of each.
-public final class PluginManager: Sendable {
+public final class PluginManager: PluginTaker, Sendable {
   private struct Loaded {
     let manifest: PluginManifest
     let make: @Sendable (PluginHost) throws(EngineError) -> any Plugin
@@ -15,6 +29,8 @@ public final class PluginManager: Sendable {
   private let instance: Instance
   private let journal: Journal
   private let loaded: Mutex<[Loaded]>
+  /// Plugins that the configuration leaves out.
+  private let disabled = Mutex<[PluginManifest]>([])
   private let log = Logger(label: "plugins")
 
   public init(bus: Bus, instance: Instance, journal: Journal) {
@@ -24,9 +40,11 @@ public final class PluginManager: Sendable {
     loaded = Mutex([])
   }
 
-  /// Adds a plugin to be started. `manifest` is the type's own unless the configuration changes it.
-  public func add<P: Plugin>(_ type: P.Type, manifest: PluginManifest? = nil) {
-    let manifest = manifest ?? P.manifest
+  /// Adds a plugin to be started.
+  public func add<P: Plugin>(_ type: P.Type) { add(type, manifest: P.manifest) }
+
+  /// Adds a plugin with another manifest than the type's own.
+  public func add<P: Plugin>(_ type: P.Type, manifest: PluginManifest) {
     loaded.withLock { loaded in
       loaded.append(Loaded(manifest: manifest, make: { (host) throws(EngineError) in try P(host: host) }))
     }
@@ -85,15 +103,28 @@ public final class PluginManager: Sendable {
     }
   }
 
-  /// Every plugin in the order of its start.
-  public var statuses: [PluginStatus] {
+  /// What every plugin that was added says of itself.
+  public var manifests: [PluginManifest] { loaded.withLock { $0.map(\.manifest) } }
+
+  /// Takes out what the configuration disables and changes the rest as it says; to be called before `start`.
+  public func apply(_ configuration: EngineConfiguration) {
+    let all = loaded.withLock { $0 }
+    disabled.withLock { $0 = all.map(\.manifest).filter { !configuration.isEnabled($0.name) } }
     loaded.withLock { loaded in
-      loaded.map {
-        PluginStatus(
-          name: $0.manifest.name, role: $0.manifest.role, driver: $0.manifest.driver, version: $0.manifest.version,
-          state: $0.state)
+      loaded = all.filter { configuration.isEnabled($0.manifest.name) }.map { entry in
+        Loaded(manifest: configuration.manifest(entry.manifest), make: entry.make)
       }
     }
+  }
+
+  /// Every plugin in the order of its start.
+  public var statuses: [PluginStatus] {
+    func status(_ manifest: PluginManifest, _ state: PluginStatus.State) -> PluginStatus {
+      PluginStatus(
+        name: manifest.name, role: manifest.role, driver: manifest.driver, version: manifest.version, state: state)
+    }
+    return loaded.withLock { loaded in loaded.map { status($0.manifest, $0.state) } }
+      + disabled.withLock { $0 }.map { status($0, .skipped(reason: "the configuration disables it")) }
   }
 
   private func missingDependency(of manifest: PluginManifest) -> String? {

@@ -1,18 +1,32 @@
 import Contracts
+import Glibc
+import LinuxSystem
 
 /// The daemon's command line.
 struct DaemonOptions: Equatable {
   static let usage = """
-    Usage:  engined [--root DIR] [--ready-fd N]
+    Usage:  engined [--root DIR] [--config FILE] [--ready-fd N]
 
     The engine's daemon. `engine` starts it when it is needed.
 
     Options:
           --root DIR       Where durable state is kept; selects the instance (default "/var/lib/engine")
+          --config FILE    The configuration of the instance
           --ready-fd N     A descriptor on which to say "ok", or why not, once
+          --check-config FILE   Say what is wrong with a configuration, and end
+          --default-config      Print every key of the configuration with its default, and end
     """
 
+  /// What to do instead of being the daemon.
+  enum Errand: Equatable {
+    case checkConfiguration(String)
+    case printConfiguration
+  }
+
   var root = ""
+  /// Nil where the command line names none.
+  var configuration: String?
+  var errand: Errand?
   var readyDescriptor: Int32?
 
   /// - Throws: `invalidArgument` that names the argument.
@@ -30,6 +44,12 @@ struct DaemonOptions: Equatable {
       switch parts[0] {
       case "--root":
         root = try value()
+      case "--config":
+        configuration = try value()
+      case "--check-config":
+        errand = .checkConfiguration(try value())
+      case "--default-config":
+        errand = .printConfiguration
       case "--ready-fd":
         let text = try value()
         guard let number = Int32(text), number > 2 else {
@@ -40,5 +60,9 @@ struct DaemonOptions: Equatable {
         throw EngineError(.invalidArgument, "unknown argument \"\(argument)\"\n\n\(Self.usage)")
       }
     }
+  }
+
+  static func print(_ text: String, to descriptor: Int32) {
+    try? Files.writeAll(descriptor, Array("\(text)\n".utf8))
   }
 }

@@ -20,6 +20,9 @@ enum SystemCommands {
         ]
       }, run: check),
     Command(
+      "system shutdown", usage: "", summary: "End the engine's daemon; containers run on", arguments: .exactly(0),
+      run: shutdown),
+    Command(
       "plugin ls", "plugin list", usage: "[OPTIONS]", summary: "List plugins", arguments: .exactly(0),
       flags: {
         [
@@ -146,6 +149,15 @@ enum SystemCommands {
       Console.out(try listing.text(format))
     }
     return differences.allSatisfy({ $0.kind == .draining }) || invocation.options.boolean("repair") ? 0 : 1
+  }
+
+  /// Returns when the daemon has gone, so that the next command starts another one.
+  private static func shutdown(_ invocation: borrowing Invocation) throws -> Int32 {
+    let paths = Engine.paths(invocation.global)
+    guard var client = try? Client(path: paths.socket) else { return 0 }
+    _ = try client.request(SystemShutdown())
+    while let _ = try? client.receive() {}
+    return 0
   }
 
   private static func plugins(_ invocation: borrowing Invocation) throws -> Int32 {
