@@ -84,10 +84,12 @@ public final class Bus: Sendable {
     // Unchecked: `owner`, `remote` and the subclasses' bodies are immutable and Sendable; the class is open to subclasses.
     @usableFromInline let owner: String
     let remote: RemoteHandler
+    let probe: Probe
 
-    init(owner: String, remote: RemoteHandler) {
-      self.owner = owner
+    init(_ probe: Probe, remote: RemoteHandler) {
+      owner = probe.owner
       self.remote = remote
+      self.probe = probe
     }
   }
 
@@ -96,9 +98,9 @@ public final class Bus: Sendable {
     // Unchecked for the same reason as its superclass: everything is immutable and Sendable.
     @usableFromInline let body: Body
 
-    init(owner: String, remote: RemoteHandler, body: Body) {
+    init(_ probe: Probe, remote: RemoteHandler, body: Body) {
       self.body = body
-      super.init(owner: owner, remote: remote)
+      super.init(probe, remote: remote)
     }
   }
 
@@ -110,11 +112,13 @@ public final class Bus: Sendable {
     var defaults: [String: String] = [:]
     var subscribers: [ObjectIdentifier: [(UInt64, @Sendable (any Event) async -> Void)]] = [:]
     var nextSubscription: UInt64 = 0
+    var watchers: [UInt64: @Sendable (Observation) -> Void] = [:]
     /// Why a role's driver does not answer: shown instead of "unknown message".
     var unavailable: [String: String] = [:]
   }
 
   private let routes = Mutex(Routes())
+  private let watchers = Atomic<Int>(0)
   public let executor: ElasticExecutor
   public let timekeeper: Timekeeper
 
@@ -141,7 +145,7 @@ public final class Bus: Sendable {
   func route<R: Request>(_ request: R, driver: String, _ call: Call) async throws(EngineError) -> R.Reply {
     let handler = try find(R.self, driver: driver)
     guard let typed = handler as? Handler<RequestHandler<R>> else { throw mismatch(R.name) }
-    return try await typed.body(request, call)
+    return try await run(typed.body, request, call, handler.probe)
   }
 
   func route<R: StreamRequest>(
@@ -149,7 +153,7 @@ public final class Bus: Sendable {
   ) async throws(EngineError) -> R.Reply {
     let handler = try find(R.self, driver: driver)
     guard let typed = handler as? Handler<StreamHandler<R>> else { throw mismatch(R.name) }
-    return try await typed.body(request, call, sink)
+    return try await run(typed.body, request, call, sink, handler.probe)
   }
 
   private func mismatch(_ name: String) -> EngineError {
@@ -214,18 +218,59 @@ public final class Bus: Sendable {
     }
   }
 
+  // MARK: Watching
+
+  /// Whether anybody watches: then each message is measured and told.
+  var isWatched: Bool { watchers.load(ordering: .relaxed) != 0 }
+
+  /// Tells every message that is answered from now on, from the thread that answered it: `receive` must not block.
+  ///
+  /// - Returns: what `endWatching` takes.
+  public func watch(_ receive: @escaping @Sendable (Observation) -> Void) -> UInt64 {
+    watchers.wrappingAdd(1, ordering: .relaxed)
+    return routes.withLock { routes in
+      routes.nextSubscription += 1
+      routes.watchers[routes.nextSubscription] = receive
+      return routes.nextSubscription
+    }
+  }
+
+  public func endWatching(_ number: UInt64) {
+    let wasWatching = routes.withLock { $0.watchers.removeValue(forKey: number) != nil }
+    if wasWatching { watchers.wrappingSubtract(1, ordering: .relaxed) }
+  }
+
+  func tell(_ observation: Observation) {
+    for receive in routes.withLock({ Array($0.watchers.values) }) { receive(observation) }
+  }
+
+  /// What a plugin has answered so far.
+  public func statistics(owner: String) -> [MessageStatistics] {
+    let handlers = routes.withLock { routes in routes.names.values.flatMap(\.values).filter { $0.owner == owner } }
+    return handlers.map(\.probe.statistics).sorted { ($0.message, $0.driver) < ($1.message, $1.driver) }
+  }
+
   // MARK: Answering
 
+  /// - Parameter measuresAll: whether each call is measured and not only some, for handlers that cost far more than that.
   func register<R: Request>(
-    _ type: R.Type, driver: String, owner: String, _ body: @escaping RequestHandler<R>
+    _ type: R.Type, driver: String, owner: String, measuresAll: Bool = false, _ body: @escaping RequestHandler<R>
   ) throws(EngineError) {
-    try insert(R.name, ObjectIdentifier(type), driver, Handler(owner: owner, remote: .request(type, body), body: body))
+    let probe = Probe(message: R.name, driver: driver, owner: owner, measuresAll: measuresAll)
+    let remote = RemoteHandler.request(type) { (request, call) async throws(EngineError) in
+      try await call.bus.run(body, request, call, probe)
+    }
+    try insert(R.name, ObjectIdentifier(type), driver, Handler(probe, remote: remote, body: body))
   }
 
   func register<R: StreamRequest>(
-    _ type: R.Type, driver: String, owner: String, _ body: @escaping StreamHandler<R>
+    _ type: R.Type, driver: String, owner: String, measuresAll: Bool = false, _ body: @escaping StreamHandler<R>
   ) throws(EngineError) {
-    try insert(R.name, ObjectIdentifier(type), driver, Handler(owner: owner, remote: .stream(type, body), body: body))
+    let probe = Probe(message: R.name, driver: driver, owner: owner, measuresAll: measuresAll)
+    let remote = RemoteHandler.stream(type) { (request, call, sink) async throws(EngineError) in
+      try await call.bus.run(body, request, call, sink, probe)
+    }
+    try insert(R.name, ObjectIdentifier(type), driver, Handler(probe, remote: remote, body: body))
   }
 
   private func insert(

@@ -31,6 +31,8 @@ public final class PluginManager: PluginTaker, Sendable {
   private let loaded: Mutex<[Loaded]>
   /// Plugins that the configuration leaves out.
   private let disabled = Mutex<[PluginManifest]>([])
+  private let external = Mutex<ExternalDrivers?>(nil)
+  private let configuration = Mutex(EngineConfiguration())
   private let log = Logger(label: "plugins")
 
   public init(bus: Bus, instance: Instance, journal: Journal) {
@@ -101,13 +103,27 @@ public final class PluginManager: PluginTaker, Sendable {
       await plugin?.stop()
       loaded.withLock { $0[index].state = .stopped }
     }
+    let drivers = external.withLock { external in
+      defer { external = nil }
+      return external
+    }
+    await drivers?.stop()
   }
 
   /// What every plugin that was added says of itself.
   public var manifests: [PluginManifest] { loaded.withLock { $0.map(\.manifest) } }
 
+  /// Starts the drivers out of tree, before the plugins that ask them.
+  public func startDrivers(_ configuration: EngineConfiguration) async {
+    let drivers = ExternalDrivers(
+      bus: bus, instance: instance, configuration: configuration, reserved: Set(manifests.map(\.name)))
+    external.withLock { $0 = drivers }
+    await drivers.start()
+  }
+
   /// Takes out what the configuration disables and changes the rest as it says; to be called before `start`.
   public func apply(_ configuration: EngineConfiguration) {
+    self.configuration.withLock { $0 = configuration }
     let all = loaded.withLock { $0 }
     disabled.withLock { $0 = all.map(\.manifest).filter { !configuration.isEnabled($0.name) } }
     loaded.withLock { loaded in
@@ -124,6 +140,7 @@ public final class PluginManager: PluginTaker, Sendable {
         name: manifest.name, role: manifest.role, driver: manifest.driver, version: manifest.version, state: state)
     }
     return loaded.withLock { loaded in loaded.map { status($0.manifest, $0.state) } }
+      + (external.withLock { $0 }?.statuses ?? [])
       + disabled.withLock { $0 }.map { status($0, .skipped(reason: "the configuration disables it")) }
   }
 
@@ -185,12 +202,33 @@ public final class PluginManager: PluginTaker, Sendable {
 }
 
 extension PluginManager {
+  private func inspect(_ name: String) throws(EngineError) -> PluginInspect.Reply {
+    let statuses = statuses
+    guard let status = statuses.first(where: { $0.name == name }) else {
+      let hint = Suggestion.nearest(to: name, among: statuses.map(\.name)).map { "; did you mean \($0)?" } ?? ""
+      throw EngineError(.notFound, "No such plugin: \(name)\(hint)")
+    }
+    let configuration = configuration.withLock { $0 }
+    var values: [String: String] = [:]
+    let manifest = manifests.first { $0.name == name }
+    for key in manifest?.keys ?? [] {
+      values[key.name] = (configuration.plugins[name]?.values[key.name] ?? key.standard).string
+    }
+    if let driver = configuration.drivers.first(where: { $0.name == name }) { values = driver.options }
+    return PluginInspect.Reply(
+      status: status, dependencies: manifest?.dependencies ?? [], configuration: values,
+      messages: bus.statistics(owner: name))
+  }
+
   /// Answers what is asked of the kernel itself.
   ///
   /// - Parameter shutdown: ends the process after the reply has been sent.
   public func answerKernelMessages(shutdown: @escaping @Sendable () -> Void) throws(EngineError) {
     let registrar = Registrar(bus: bus, manifest: PluginManifest(name: "kernel", role: "kernel"))
     try registrar.answer(PluginList.self) { (_, _) async throws(EngineError) in self.statuses }
+    try registrar.answer(PluginInspect.self) { (request, _) async throws(EngineError) in
+      try self.inspect(request.plugin)
+    }
     try registrar.answer(SystemShutdown.self) { (_, call) async throws(EngineError) in
       _ = call.bus.timekeeper.schedule(after: .milliseconds(10), shutdown)
       return Done()

@@ -87,6 +87,7 @@ enum Daemon {
     let configuration = try DaemonConfiguration.load(named: options.configuration, paths, manager.manifests)
     manager.apply(configuration)
     for role in DriverRole.all { bus.setDefaultDriver(configuration.defaultDriver(role.name), for: role.messages) }
+    await manager.startDrivers(configuration)
     try manager.answerKernelMessages { kill(getpid(), SIGTERM) }
     try await manager.start(configuration: configuration.pluginValues)
     do {
