@@ -95,6 +95,7 @@ final class DriverProcess: Sendable {
       if state.withLock({ $0.isStopping }) { break }
       if (Timekeeper.clock() - begun) / 1_000_000 > UInt64(Self.provenAfter) { pause = Self.firstPause }
       let said = errors.lastLine.map { "; it said: \($0)" } ?? ""
+      // Under one lock, so that no verdict on this process can be one on the next.
       state.withLock { state in
         state.link = nil
         state.pid = 0
@@ -212,7 +213,7 @@ final class DriverProcess: Sendable {
         if events[1].revents != 0 { return nil }
       }
     } catch {
-      return error.code == .unavailable ? ended(process) ?? error.description : error.description
+      return error.code == .unavailable ? ended(process) : error.description
     }
   }
 
@@ -259,7 +260,7 @@ final class DriverProcess: Sendable {
         await self.bus.publish(DriverStarted(role: reply.role, driver: reply.driver))
         self.settled.resolve(())
       } catch {
-        self.condemn("its answer to \"\(PluginDescribe.name)\": \(error)")
+        self.condemn(link, "its answer to \"\(PluginDescribe.name)\": \(error)")
       }
     }
   }
@@ -274,9 +275,11 @@ final class DriverProcess: Sendable {
     return path
   }
 
-  /// Ends the process from any thread.
-  private func condemn(_ verdict: String) {
-    state.withLock { $0.verdict = $0.verdict ?? verdict }
+  /// Ends the process from any thread, unless it is another one by now.
+  private func condemn(_ link: DriverLink, _ verdict: String) {
+    state.withLock { state in
+      if state.link === link { state.verdict = state.verdict ?? verdict }
+    }
     poke()
   }
 
@@ -357,7 +360,7 @@ final class DriverProcess: Sendable {
         .deadlineExceeded, "the driver \(self.driver.name) did not answer \"\(R.name)\" within \(limit)")
       guard answer.resolve(.failure(late)) else { return }
       link.giveUp(id)
-      self.missed(R.name, limit)
+      self.missed(R.name, limit, link)
     }
     let result = await withTaskCancellationHandler {
       await answer.value
@@ -412,11 +415,13 @@ final class DriverProcess: Sendable {
   }
 
   /// A driver that misses two deadlines one after the other hangs.
-  private func missed(_ message: String, _ limit: Duration) {
+  private func missed(_ message: String, _ limit: Duration, _ link: DriverLink) {
     let count = state.withLock { state -> Int in
       state.missedDeadlines += 1
       return state.missedDeadlines
     }
-    if count >= 2 { condemn("it hangs: it answered neither \"\(message)\" nor the message before it within \(limit)") }
+    if count >= 2 {
+      condemn(link, "it hangs: it answered neither \"\(message)\" nor the message before it within \(limit)")
+    }
   }
 }
