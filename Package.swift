@@ -33,6 +33,8 @@ let core: [Target] = [
   .target(
     name: "Kernel",
     dependencies: ["Contracts", "Wire", "LinuxSystem", .product(name: "Logging", package: "swift-log")]),
+  // What a driver out of tree links, and what examines drivers.
+  .target(name: "PluginKit", dependencies: ["Contracts", "Wire", "LinuxSystem", "CLinux"]),
   .target(name: "ShimProtocol", dependencies: ["LinuxSystem"]),
   .target(name: "ContentStreams", dependencies: ["Contracts", "LinuxSystem", "CLinux", "CArchive", "CCrypto"]),
   .target(name: "ShimCore", dependencies: ["ShimProtocol", "LinuxSystem", "CLinux"]),
@@ -73,7 +75,7 @@ let host: [Target] = [
     dependencies: ["Contracts", "Kernel", "LinuxSystem", .product(name: "TOMLKit", package: "TOMLKit")]),
   .executableTarget(
     name: "engined",
-    dependencies: ["Contracts", "Wire", "Kernel", "Configuration", "LinuxSystem", "CLinux"]
+    dependencies: ["Contracts", "Wire", "Kernel", "Configuration", "PluginKit", "LinuxSystem", "CLinux"]
       + plugins.map { .target(name: $0.name) }),
 ]
 
@@ -135,6 +137,7 @@ let package = Package(
     .executable(name: "engine", targets: ["engine"]),
     .executable(name: "engined", targets: ["engined"]),
     .executable(name: "engine-shim", targets: ["engine-shim"]),
+    .library(name: "PluginKit", targets: ["PluginKit"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),

@@ -14,6 +14,7 @@ struct DaemonOptions: Equatable {
           --config FILE    The configuration of the instance
           --ready-fd N     A descriptor on which to say "ok", or why not, once
           --check-config FILE   Say what is wrong with a configuration, and end
+          --verify PATH         Examine a driver out of tree, and end; with --option and --create-option KEY=VALUE
           --default-config      Print every key of the configuration with its default, and end
     """
 
@@ -21,12 +22,17 @@ struct DaemonOptions: Equatable {
   enum Errand: Equatable {
     case checkConfiguration(String)
     case printConfiguration
+    /// Run the conformance kit on an executable.
+    case verify(String)
   }
 
   var root = ""
   /// Nil where the command line names none.
   var configuration: String?
   var errand: Errand?
+  /// For `verify`: as in the driver's table of the configuration, and with each creation.
+  var driverOptions: [String: String] = [:]
+  var creationOptions: [String: String] = [:]
   var readyDescriptor: Int32?
 
   /// - Throws: `invalidArgument` that names the argument.
@@ -50,6 +56,14 @@ struct DaemonOptions: Equatable {
         errand = .checkConfiguration(try value())
       case "--default-config":
         errand = .printConfiguration
+      case "--verify":
+        errand = .verify(try value())
+      case "--option":
+        let pair = try value().split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+        driverOptions[pair[0]] = pair.count == 2 ? pair[1] : ""
+      case "--create-option":
+        let pair = try value().split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+        creationOptions[pair[0]] = pair.count == 2 ? pair[1] : ""
       case "--ready-fd":
         let text = try value()
         guard let number = Int32(text), number > 2 else {

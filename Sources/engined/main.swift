@@ -13,5 +13,6 @@ do {
 switch options.errand {
 case .checkConfiguration(let path): exit(DaemonConfiguration.check(path))
 case .printConfiguration: DaemonConfiguration.printStandard()
+case .verify(let path): exit(Verification.run(path, options))
 case nil: exit(Daemon.run(options))
 }

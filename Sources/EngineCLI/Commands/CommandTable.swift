@@ -3,6 +3,7 @@ enum CommandTable {
   static let commands: [Command] =
     RunCommands.all + ContainerCommands.all + ListCommands.all + InspectCommands.all + ImageCommands.all
     + VolumeCommands.all + NetworkCommands.all + SystemCommands.all + ConfigCommands.all
+    + PluginCommands.all
 
   static let groups: [CommandGroup] = [
     CommandGroup(name: "config", summary: "Show and check configurations"),
