@@ -33,6 +33,8 @@ let core: [Target] = [
   .target(
     name: "Kernel",
     dependencies: ["Contracts", "Wire", "LinuxSystem", .product(name: "Logging", package: "swift-log")]),
+  // What a driver out of tree links, and what examines drivers.
+  .target(name: "PluginKit", dependencies: ["Contracts", "Wire", "LinuxSystem", "CLinux"]),
   .target(name: "ShimProtocol", dependencies: ["LinuxSystem"]),
   .target(name: "ContentStreams", dependencies: ["Contracts", "LinuxSystem", "CLinux", "CArchive", "CCrypto"]),
   .target(name: "ShimCore", dependencies: ["ShimProtocol", "LinuxSystem", "CLinux"]),
@@ -68,9 +70,13 @@ let plugins: [Target] = [
 ]
 
 let host: [Target] = [
+  .target(
+    name: "Configuration",
+    dependencies: ["Contracts", "Kernel", "LinuxSystem", .product(name: "TOMLKit", package: "TOMLKit")]),
   .executableTarget(
     name: "engined",
-    dependencies: ["Contracts", "Wire", "Kernel", "LinuxSystem", "CLinux"] + plugins.map { .target(name: $0.name) })
+    dependencies: ["Contracts", "Wire", "Kernel", "Configuration", "PluginKit", "LinuxSystem", "CLinux"]
+      + plugins.map { .target(name: $0.name) }),
 ]
 
 let benchmarks: [Target] = [
@@ -89,6 +95,7 @@ let testTargets: [Target] = [
   tests("ContractsTests", "Contracts", ["Contracts"]),
   tests("WireTests", "Wire", ["Wire", "Contracts", "LinuxSystem"]),
   tests("KernelTests", "Kernel", ["Kernel", "Wire", "Contracts", "LinuxSystem"]),
+  tests("ConfigurationTests", "Configuration", ["Configuration", "Kernel", "Contracts", "LinuxSystem"]),
   tests("EngineCLITests", "EngineCLI", ["EngineCLI", "Contracts"]),
   tests(
     "ShimTests", "Shim",
@@ -133,9 +140,11 @@ let package = Package(
     .executable(name: "engine", targets: ["engine"]),
     .executable(name: "engined", targets: ["engined"]),
     .executable(name: "engine-shim", targets: ["engine-shim"]),
+    .library(name: "PluginKit", targets: ["PluginKit"]),
   ],
   dependencies: [
-    .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2")
+    .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
+    .package(url: "https://github.com/LebJe/TOMLKit.git", from: "0.6.0"),
   ],
   targets: everything,
   swiftLanguageModes: [.v6]

@@ -174,3 +174,60 @@ ssize_t linux_receive_with_descriptors(
   *count = received;
   return result;
 }
+
+// In the child of vfork(2): only system calls, and nothing that the parent would see changed in memory but `failure`.
+static void become_program(
+    const char *path, char *const arguments[], char *const environment[], const int *descriptors, int count,
+    pid_t death_of, volatile int *failure) {
+  int high[8];
+  setsid();
+  if (death_of != 0) {
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) goto fail;
+    if (getppid() != death_of) _exit(127);
+  }
+  for (int i = 0; i < count; i++) {
+    high[i] = fcntl(descriptors[i], F_DUPFD_CLOEXEC, 16);
+    if (high[i] < 0) goto fail;
+  }
+  for (int i = 0; i < count; i++)
+    if (dup2(high[i], i) < 0) goto fail;
+  if (syscall(SYS_close_range, (unsigned int)count, ~0U, 0) != 0) goto fail;
+  for (int number = 1; number < NSIG; number++)
+    if (number != SIGKILL && number != SIGSTOP) signal(number, SIG_DFL);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  execve(path, arguments, environment);
+fail:
+  *failure = errno;
+  _exit(127);
+}
+
+pid_t linux_spawn(
+    const char *path, char *const arguments[], char *const environment[], const int *descriptors, int count,
+    int dies_with_thread) {
+  volatile int failure = 0;
+  sigset_t all, before;
+  if (count > 8) {
+    errno = EINVAL;
+    return -1;
+  }
+  pid_t own = dies_with_thread ? getpid() : 0;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pid_t child = vfork();
+  if (child == 0) become_program(path, arguments, environment, descriptors, count, own, &failure);
+  int spawn_errno = errno;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (child < 0) {
+    errno = spawn_errno;
+    return -1;
+  }
+  if (failure != 0) {
+    while (waitpid(child, NULL, 0) < 0 && errno == EINTR) {
+    }
+    errno = failure;
+    return -1;
+  }
+  return child;
+}

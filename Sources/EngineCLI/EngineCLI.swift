@@ -27,7 +27,7 @@ public enum EngineCLI {
   static let globalFlags: [Flag] = [
     .string("root", nil, "Directory of the instance (default \"/var/lib/engine\", or $ENGINE_ROOT)"),
     .list("host", "H", "Socket of the engine to connect to"),
-    .string("config", nil, "Configuration file of the instance"),
+    .string("config", nil, "Configuration file of the instance (default \"<root>/engine.toml\", or $ENGINE_CONFIG)"),
     .boolean("debug", "D", "Enable debug mode"),
     .string("log-level", "l", "Set the logging level (\"debug\", \"info\", \"warn\", \"error\", \"fatal\")"),
     .boolean("version", "v", "Print version information and quit"),
@@ -89,6 +89,7 @@ public enum EngineCLI {
       }
       global.socket = host.hasPrefix("/") ? host : String(host.dropFirst(7))
     }
+    if let file = options.string("config") { try ConfigCommands.select(file, global) }
     return global
   }
 

@@ -98,10 +98,12 @@ public final class Bus: Sendable {
     // Unchecked: `owner`, `remote` and the subclasses' bodies are immutable and Sendable; the class is open to subclasses.
     @usableFromInline let owner: String
     let remote: RemoteHandler
+    let probe: Probe
 
-    init(owner: String, remote: RemoteHandler) {
-      self.owner = owner
+    init(_ probe: Probe, remote: RemoteHandler) {
+      owner = probe.owner
       self.remote = remote
+      self.probe = probe
     }
   }
 
@@ -110,9 +112,9 @@ public final class Bus: Sendable {
     // Unchecked for the same reason as its superclass: everything is immutable and Sendable.
     @usableFromInline let body: Body
 
-    init(owner: String, remote: RemoteHandler, body: Body) {
+    init(_ probe: Probe, remote: RemoteHandler, body: Body) {
       self.body = body
-      super.init(owner: owner, remote: remote)
+      super.init(probe, remote: remote)
     }
   }
 
@@ -124,12 +126,14 @@ public final class Bus: Sendable {
     var defaults: [String: String] = [:]
     var subscribers: [ObjectIdentifier: [(UInt64, @Sendable (any Event) async -> Void)]] = [:]
     var nextSubscription: UInt64 = 0
+    var watchers: [UInt64: @Sendable (Observation) -> Void] = [:]
     /// Why a role's driver does not answer: shown instead of "unknown message".
     var unavailable: [String: String] = [:]
   }
 
   private let routes = Mutex(Routes())
   let traces = TraceStore()
+  private let watchers = Atomic<Int>(0)
   public let executor: ElasticExecutor
   public let timekeeper: Timekeeper
 
@@ -156,9 +160,10 @@ public final class Bus: Sendable {
   func route<R: Request>(_ request: R, driver: String, _ call: Call) async throws(EngineError) -> R.Reply {
     let handler = try find(R.self, driver: driver)
     guard let typed = handler as? Handler<RequestHandler<R>> else { throw mismatch(R.name) }
-    guard let point = call.trace else { return try await typed.body(request, call) }
+    guard let point = call.trace else { return try await run(typed.body, request, call, handler.probe) }
     return try await point.record(R.name, plugin: handler.owner, driver: driver) {
-      (point) async throws(EngineError) in try await typed.body(request, call.traced(at: point))
+      (point) async throws(EngineError) in
+      try await self.run(typed.body, request, call.traced(at: point), handler.probe)
     }
   }
 
@@ -167,9 +172,10 @@ public final class Bus: Sendable {
   ) async throws(EngineError) -> R.Reply {
     let handler = try find(R.self, driver: driver)
     guard let typed = handler as? Handler<StreamHandler<R>> else { throw mismatch(R.name) }
-    guard let point = call.trace else { return try await typed.body(request, call, sink) }
+    guard let point = call.trace else { return try await run(typed.body, request, call, sink, handler.probe) }
     return try await point.record(R.name, plugin: handler.owner, driver: driver) {
-      (point) async throws(EngineError) in try await typed.body(request, call.traced(at: point), sink)
+      (point) async throws(EngineError) in
+      try await self.run(typed.body, request, call.traced(at: point), sink, handler.probe)
     }
   }
 
@@ -237,18 +243,59 @@ public final class Bus: Sendable {
     }
   }
 
+  // MARK: Watching
+
+  /// Whether anybody watches: then each message is measured and told.
+  var isWatched: Bool { watchers.load(ordering: .relaxed) != 0 }
+
+  /// Tells every message that is answered from now on, from the thread that answered it: `receive` must not block.
+  ///
+  /// - Returns: what `endWatching` takes.
+  public func watch(_ receive: @escaping @Sendable (Observation) -> Void) -> UInt64 {
+    watchers.wrappingAdd(1, ordering: .relaxed)
+    return routes.withLock { routes in
+      routes.nextSubscription += 1
+      routes.watchers[routes.nextSubscription] = receive
+      return routes.nextSubscription
+    }
+  }
+
+  public func endWatching(_ number: UInt64) {
+    let wasWatching = routes.withLock { $0.watchers.removeValue(forKey: number) != nil }
+    if wasWatching { watchers.wrappingSubtract(1, ordering: .relaxed) }
+  }
+
+  func tell(_ observation: Observation) {
+    for receive in routes.withLock({ Array($0.watchers.values) }) { receive(observation) }
+  }
+
+  /// What a plugin has answered so far.
+  public func statistics(owner: String) -> [MessageStatistics] {
+    let handlers = routes.withLock { routes in routes.names.values.flatMap(\.values).filter { $0.owner == owner } }
+    return handlers.map(\.probe.statistics).sorted { ($0.message, $0.driver) < ($1.message, $1.driver) }
+  }
+
   // MARK: Answering
 
+  /// - Parameter measuresAll: whether each call is measured and not only some, for handlers that cost far more than that.
   func register<R: Request>(
-    _ type: R.Type, driver: String, owner: String, _ body: @escaping RequestHandler<R>
+    _ type: R.Type, driver: String, owner: String, measuresAll: Bool = false, _ body: @escaping RequestHandler<R>
   ) throws(EngineError) {
-    try insert(R.name, ObjectIdentifier(type), driver, Handler(owner: owner, remote: .request(type, body), body: body))
+    let probe = Probe(message: R.name, driver: driver, owner: owner, measuresAll: measuresAll)
+    let remote = RemoteHandler.request(type) { (request, call) async throws(EngineError) in
+      try await call.bus.run(body, request, call, probe)
+    }
+    try insert(R.name, ObjectIdentifier(type), driver, Handler(probe, remote: remote, body: body))
   }
 
   func register<R: StreamRequest>(
-    _ type: R.Type, driver: String, owner: String, _ body: @escaping StreamHandler<R>
+    _ type: R.Type, driver: String, owner: String, measuresAll: Bool = false, _ body: @escaping StreamHandler<R>
   ) throws(EngineError) {
-    try insert(R.name, ObjectIdentifier(type), driver, Handler(owner: owner, remote: .stream(type, body), body: body))
+    let probe = Probe(message: R.name, driver: driver, owner: owner, measuresAll: measuresAll)
+    let remote = RemoteHandler.stream(type) { (request, call, sink) async throws(EngineError) in
+      try await call.bus.run(body, request, call, sink, probe)
+    }
+    try insert(R.name, ObjectIdentifier(type), driver, Handler(probe, remote: remote, body: body))
   }
 
   private func insert(
@@ -287,6 +334,19 @@ public final class Bus: Sendable {
   public func setDefaultDriver(_ driver: String, for messages: [any Message.Type]) {
     routes.withLock { routes in for message in messages { routes.defaults[message.name] = driver } }
   }
+
+  /// Whether a driver answers a message.
+  public func answers<M: Message>(_ type: M.Type, driver: String) -> Bool {
+    routes.withLock { $0.handlers[Key(type: ObjectIdentifier(type), driver: driver)] != nil }
+  }
+
+  /// Gives those who find drivers the chance to make one answer that does not yet.
+  public func publishWanted<M: Message>(_ type: M.Type, role: String, driver: String) async {
+    if !answers(type, driver: driver) { await publish(DriverWanted(role: role, driver: driver)) }
+  }
+
+  /// The driver that answers a message for which none is named, or nil where none has been chosen.
+  public func defaultDriver<M: Message>(for type: M.Type) -> String? { routes.withLock { $0.defaults[M.name] } }
 
   /// Every message that is answered, with the drivers that answer it.
   public var answered: [String: [String]] {

@@ -22,10 +22,12 @@ public struct PluginManifest: Sendable, Equatable {
   /// Names of plugins, or roles of which at least one plugin must run, that are started before it.
   public var dependencies: [String]
   public var onFailure: FailurePolicy
+  /// What it takes from the configuration file.
+  public var keys: [ConfigurationKey]
 
   public init(
     name: String, role: String, driver: String = "", version: String = "1", dependencies: [String] = [],
-    onFailure: FailurePolicy = .fail
+    onFailure: FailurePolicy = .fail, keys: [ConfigurationKey] = []
   ) {
     self.name = name
     self.role = role
@@ -33,6 +35,7 @@ public struct PluginManifest: Sendable, Equatable {
     self.version = version
     self.dependencies = dependencies
     self.onFailure = onFailure
+    self.keys = keys
   }
 }
 
@@ -126,7 +129,7 @@ public struct PluginHost: Sendable {
   public let bus: Bus
   public let instance: Instance
   public let journal: Journal
-  /// The plugin's own keys of the configuration.
+  /// The plugin's own keys that the configuration sets, in text; the elements of a list one a line.
   public let configuration: [String: String]
   public let log: Logger
 
@@ -140,6 +143,23 @@ public struct PluginHost: Sendable {
     self.configuration = configuration
     log = Logger(label: manifest.name)
   }
+
+  /// What the configuration says about a key, or the key's default.
+  public func setting(_ name: String) -> String {
+    configuration[name] ?? manifest.keys.first { $0.name == name }?.standard.string ?? ""
+  }
+
+  /// - Throws: `invalidArgument` for a value that is no number, which only a test can give.
+  public func integerSetting(_ name: String) throws(EngineError) -> Int {
+    guard let number = Int(setting(name)) else {
+      throw EngineError(.invalidArgument, "\(manifest.name): \(name) = \"\(setting(name))\" is not a number")
+    }
+    return number
+  }
+
+  public func flagSetting(_ name: String) -> Bool { setting(name) == "true" }
+
+  public func listSetting(_ name: String) -> [String] { setting(name).split(separator: "\n").map(String.init) }
 
   /// The plugin's directory for durable state; made when it is asked for.
   public func stateDirectory() throws(EngineError) -> String { try directory(instance.root) }

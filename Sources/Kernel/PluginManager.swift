@@ -2,8 +2,22 @@ import Contracts
 import Logging
 import Synchronization
 
+/// Takes the plugins that a composition root names.
+public protocol PluginTaker {
+  func add<P: Plugin>(_ type: P.Type)
+}
+
+/// Only what the plugins say of themselves, without an engine to load them into.
+public final class ManifestList: PluginTaker {
+  public private(set) var manifests: [PluginManifest] = []
+
+  public init() {}
+
+  public func add<P: Plugin>(_ type: P.Type) { manifests.append(P.manifest) }
+}
+
 /// Loads plugins, starts them in the order of their dependencies, stops them in reverse, and knows the state of each.
-public final class PluginManager: Sendable {
+public final class PluginManager: PluginTaker, Sendable {
   private struct Loaded {
     let manifest: PluginManifest
     let make: @Sendable (PluginHost) throws(EngineError) -> any Plugin
@@ -15,6 +29,10 @@ public final class PluginManager: Sendable {
   private let instance: Instance
   private let journal: Journal
   private let loaded: Mutex<[Loaded]>
+  /// Plugins that the configuration leaves out.
+  private let disabled = Mutex<[PluginManifest]>([])
+  private let external = Mutex<ExternalDrivers?>(nil)
+  private let configuration = Mutex(EngineConfiguration())
   private let log = Logger(label: "plugins")
 
   public init(bus: Bus, instance: Instance, journal: Journal) {
@@ -24,9 +42,11 @@ public final class PluginManager: Sendable {
     loaded = Mutex([])
   }
 
-  /// Adds a plugin to be started. `manifest` is the type's own unless the configuration changes it.
-  public func add<P: Plugin>(_ type: P.Type, manifest: PluginManifest? = nil) {
-    let manifest = manifest ?? P.manifest
+  /// Adds a plugin to be started.
+  public func add<P: Plugin>(_ type: P.Type) { add(type, manifest: P.manifest) }
+
+  /// Adds a plugin with another manifest than the type's own.
+  public func add<P: Plugin>(_ type: P.Type, manifest: PluginManifest) {
     loaded.withLock { loaded in
       loaded.append(Loaded(manifest: manifest, make: { (host) throws(EngineError) in try P(host: host) }))
     }
@@ -83,17 +103,45 @@ public final class PluginManager: Sendable {
       await plugin?.stop()
       loaded.withLock { $0[index].state = .stopped }
     }
+    let drivers = external.withLock { external in
+      defer { external = nil }
+      return external
+    }
+    await drivers?.stop()
+  }
+
+  /// What every plugin that was added says of itself.
+  public var manifests: [PluginManifest] { loaded.withLock { $0.map(\.manifest) } }
+
+  /// Starts the drivers out of tree, before the plugins that ask them.
+  public func startDrivers(_ configuration: EngineConfiguration) async {
+    let drivers = ExternalDrivers(
+      bus: bus, instance: instance, configuration: configuration, reserved: Set(manifests.map(\.name)))
+    external.withLock { $0 = drivers }
+    await drivers.start()
+  }
+
+  /// Takes out what the configuration disables and changes the rest as it says; to be called before `start`.
+  public func apply(_ configuration: EngineConfiguration) {
+    self.configuration.withLock { $0 = configuration }
+    let all = loaded.withLock { $0 }
+    disabled.withLock { $0 = all.map(\.manifest).filter { !configuration.isEnabled($0.name) } }
+    loaded.withLock { loaded in
+      loaded = all.filter { configuration.isEnabled($0.manifest.name) }.map { entry in
+        Loaded(manifest: configuration.manifest(entry.manifest), make: entry.make)
+      }
+    }
   }
 
   /// Every plugin in the order of its start.
   public var statuses: [PluginStatus] {
-    loaded.withLock { loaded in
-      loaded.map {
-        PluginStatus(
-          name: $0.manifest.name, role: $0.manifest.role, driver: $0.manifest.driver, version: $0.manifest.version,
-          state: $0.state)
-      }
+    func status(_ manifest: PluginManifest, _ state: PluginStatus.State) -> PluginStatus {
+      PluginStatus(
+        name: manifest.name, role: manifest.role, driver: manifest.driver, version: manifest.version, state: state)
     }
+    return loaded.withLock { loaded in loaded.map { status($0.manifest, $0.state) } }
+      + (external.withLock { $0 }?.statuses ?? [])
+      + disabled.withLock { $0 }.map { status($0, .skipped(reason: "the configuration disables it")) }
   }
 
   private func missingDependency(of manifest: PluginManifest) -> String? {
@@ -154,6 +202,24 @@ public final class PluginManager: Sendable {
 }
 
 extension PluginManager {
+  private func inspect(_ name: String) throws(EngineError) -> PluginInspect.Reply {
+    let statuses = statuses
+    guard let status = statuses.first(where: { $0.name == name }) else {
+      let hint = Suggestion.nearest(to: name, among: statuses.map(\.name)).map { "; did you mean \($0)?" } ?? ""
+      throw EngineError(.notFound, "No such plugin: \(name)\(hint)")
+    }
+    let configuration = configuration.withLock { $0 }
+    var values: [String: String] = [:]
+    let manifest = manifests.first { $0.name == name }
+    for key in manifest?.keys ?? [] {
+      values[key.name] = (configuration.plugins[name]?.values[key.name] ?? key.standard).string
+    }
+    if let driver = configuration.drivers.first(where: { $0.name == name }) { values = driver.options }
+    return PluginInspect.Reply(
+      status: status, dependencies: manifest?.dependencies ?? [], configuration: values,
+      messages: bus.statistics(owner: name))
+  }
+
   /// Answers what is asked of the kernel itself.
   ///
   /// - Parameter shutdown: ends the process after the reply has been sent.
@@ -162,6 +228,9 @@ extension PluginManager {
     try registrar.answer(PluginList.self) { (_, _) async throws(EngineError) in self.statuses }
     try registrar.answer(TraceRead.self) { (request, call) async throws(EngineError) in
       call.bus.traces.take(request.trace)
+    }
+    try registrar.answer(PluginInspect.self) { (request, _) async throws(EngineError) in
+      try self.inspect(request.plugin)
     }
     try registrar.answer(SystemShutdown.self) { (_, call) async throws(EngineError) in
       _ = call.bus.timekeeper.schedule(after: .milliseconds(10), shutdown)

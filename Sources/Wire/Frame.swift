@@ -69,8 +69,21 @@ public struct FrameReader: ~Copyable {
   private var buffer: [UInt8] = []
   private var start = 0
   private var pending: [Int32] = []
+  /// Bytes of payload that are taken from this side; more is refused before it is read.
+  private let maximumLength: Int
 
-  public init() {}
+  public init(maximumLength: Int = FrameHeader.maximumLength) {
+    self.maximumLength = maximumLength
+  }
+
+  private func header(_ bytes: ArraySlice<UInt8>) throws(EngineError) -> FrameHeader {
+    let header = try FrameHeader(parsing: bytes)
+    guard header.length <= maximumLength else {
+      throw EngineError(
+        .protocolViolation, "a frame of \(header.length) bytes is longer than the \(maximumLength) that are allowed")
+    }
+    return header
+  }
 
   deinit {
     for number in pending { close(number) }
@@ -79,7 +92,7 @@ public struct FrameReader: ~Copyable {
   /// The next whole frame of what has been received, or nil when more is needed.
   public mutating func next() throws(EngineError) -> Frame? {
     guard buffer.count - start >= FrameHeader.size else { return nil }
-    let header = try FrameHeader(parsing: buffer[start..<start + FrameHeader.size])
+    let header = try header(buffer[start..<start + FrameHeader.size])
     let end = start + FrameHeader.size + header.length
     guard buffer.count >= end else { return nil }
     guard pending.count >= header.descriptors else {
@@ -116,7 +129,7 @@ public struct FrameReader: ~Copyable {
     }
     var wanted = 16 << 10
     if buffer.count >= FrameHeader.size {
-      let header = try FrameHeader(parsing: buffer[..<FrameHeader.size])
+      let header = try header(buffer[..<FrameHeader.size])
       wanted = max(wanted, min(1 << 20, FrameHeader.size + header.length - buffer.count))
     }
     let before = buffer.count

@@ -35,6 +35,8 @@ public struct InstancePaths: Sendable, Equatable {
   public var startLock: String { "\(runtimeDirectory)/start.lock" }
   /// What the daemon says when nobody listens.
   public var log: String { "\(runtimeDirectory)/engined.log" }
+  /// Holds the path of the configuration file that the daemon read last, or nothing.
+  public var configurationNote: String { "\(runtimeDirectory)/configuration" }
   /// Whether this is the one instance that may take `docker0` and its usual addresses.
   public var isDefault: Bool { root == Self.defaultRoot }
 

@@ -2,7 +2,6 @@ import BindVolumePlugin
 import BridgeNetworkPlugin
 import CgroupsPlugin
 import ContainersPlugin
-import Contracts
 import HostNetworkPlugin
 import ImagesPlugin
 import JSONFileLogsPlugin
@@ -19,7 +18,7 @@ import VolumeCatalogPlugin
 
 /// The composition root: the only place that names the built-in plugins.
 enum Composition {
-  static func add(to manager: PluginManager) {
+  static func add(to manager: some PluginTaker) {
     manager.add(SQLiteRecordsPlugin.self)
     manager.add(JSONFileLogsPlugin.self)
     manager.add(OverlaySnapshotsPlugin.self)
@@ -38,24 +37,10 @@ enum Composition {
     manager.add(SystemPlugin.self)
   }
 
-  /// The driver of each role that answers when none is named.
-  static func setDefaults(on bus: Bus) {
-    bus.setDefaultDriver(
-      "overlay",
-      for: [
-        SnapshotApply.self, SnapshotRemoveLayers.self, SnapshotLayers.self, SnapshotMount.self, SnapshotRemove.self,
-        SnapshotUsage.self, SnapshotSync.self,
-      ])
-    bus.setDefaultDriver("json-file", for: [LogOpen.self, LogRead.self, LogRemove.self])
-    bus.setDefaultDriver(
-      "bridge",
-      for: [
-        NetworkDriverCreate.self, NetworkDriverRemove.self, NetworkDriverAttach.self, NetworkDriverDetach.self,
-      ])
-    bus.setDefaultDriver(
-      "local",
-      for: [
-        VolumeDriverCreate.self, VolumeDriverRemove.self, VolumeDriverMount.self, VolumeDriverUnmount.self,
-      ])
+  /// What the built-in plugins say of themselves.
+  static var manifests: [PluginManifest] {
+    let list = ManifestList()
+    add(to: list)
+    return list.manifests
   }
 }

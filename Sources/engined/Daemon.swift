@@ -10,8 +10,6 @@ import Wire
 /// The life of the daemon: lock, plugins, socket, signals, and back.
 enum Daemon {
   static let version = "0.1.0"
-  /// Seconds without a client and without a running container after which the daemon leaves.
-  static let idleSeconds: UInt64 = 300
   /// How often, and after how many microseconds each, a daemon looks whether the one before it answers: 30 seconds.
   static let lockAttempts = 600
   static let lockPause: UInt32 = 50_000
@@ -25,7 +23,7 @@ enum Daemon {
     let bus = Bus()
     Task(executorPreference: bus.executor) {
       do throws(EngineError) {
-        result.resolve(.success(try await start(paths, bus)))
+        result.resolve(.success(try await start(paths, bus, options)))
       } catch {
         result.resolve(.failure(error))
       }
@@ -60,15 +58,19 @@ enum Daemon {
     let server: WireServer
     /// Held as long as the daemon lives (flock(2)).
     let lock: Descriptor
+    let configuration: EngineConfiguration
 
-    init(manager: PluginManager, server: WireServer, lock: Descriptor) {
+    init(manager: PluginManager, server: WireServer, lock: Descriptor, configuration: EngineConfiguration) {
       self.manager = manager
       self.server = server
       self.lock = lock
+      self.configuration = configuration
     }
   }
 
-  private static func start(_ paths: InstancePaths, _ bus: Bus) async throws(EngineError) -> Running? {
+  private static func start(
+    _ paths: InstancePaths, _ bus: Bus, _ options: DaemonOptions
+  ) async throws(EngineError) -> Running? {
     do {
       try Files.makeDirectories("/run/engine", mode: 0o711)
       try Files.makeDirectories(paths.runtimeDirectory)
@@ -82,16 +84,19 @@ enum Daemon {
     let journal = try Journal(path: "\(paths.runtimeDirectory)/journal")
     let manager = PluginManager(bus: bus, instance: instance, journal: journal)
     Composition.add(to: manager)
-    Composition.setDefaults(on: bus)
+    let configuration = try DaemonConfiguration.load(named: options.configuration, paths, manager.manifests)
+    manager.apply(configuration)
+    for role in DriverRole.all { bus.setDefaultDriver(configuration.defaultDriver(role.name), for: role.messages) }
+    await manager.startDrivers(configuration)
     try manager.answerKernelMessages { kill(getpid(), SIGTERM) }
-    try await manager.start()
+    try await manager.start(configuration: configuration.pluginValues)
     do {
       let server = try WireServer(
         bus: bus, listener: try listener(paths), agent: "engined \(version)")
       guard server.start() else {
         throw EngineError(.resourceExhausted, "the system has no thread left for the engine's socket")
       }
-      return Running(manager: manager, server: server, lock: lock)
+      return Running(manager: manager, server: server, lock: lock, configuration: configuration)
     } catch {
       await manager.stop()
       throw EngineError(.internalFailure, "the engine cannot listen at \(paths.socket): \(error)")
@@ -181,8 +186,10 @@ enum Daemon {
     var signals = sigset_t()
     sigemptyset(&signals)
     for number in [SIGTERM, SIGINT, SIGHUP] { sigaddset(&signals, number) }
+    var idleSeconds: UInt64 = 300
+    if case .integer(let seconds) = running.configuration.engine("idle_seconds") { idleSeconds = UInt64(seconds) }
     while true {
-      var timeout = timespec(tv_sec: 30, tv_nsec: 0)
+      var timeout = timespec(tv_sec: min(30, Int(idleSeconds)), tv_nsec: 0)
       let number = sigtimedwait(&signals, nil, &timeout)
       if number == SIGTERM || number == SIGINT { return }
       guard number < 0, running.server.idleNanoseconds > idleSeconds * 1_000_000_000 else { continue }

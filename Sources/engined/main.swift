@@ -10,4 +10,9 @@ do {
   _ = write(2, line, line.count)
   exit(125)
 }
-exit(Daemon.run(options))
+switch options.errand {
+case .checkConfiguration(let path): exit(DaemonConfiguration.check(path))
+case .printConfiguration: DaemonConfiguration.printStandard()
+case .verify(let path): exit(Verification.run(path, options))
+case nil: exit(Daemon.run(options))
+}

@@ -24,6 +24,7 @@ extension Lifecycle {
     steps.finish("resolve image", &mark)
     var configuration = configuration
     try concretize(&configuration)
+    chooseDefaults(&configuration)
     let merged = try Merge.merge(
       configuration, image: image.configuration.config ?? .init(), inherited: try inheritedMounts(configuration))
     let id = ObjectID.random()
@@ -122,14 +123,22 @@ extension Lifecycle {
   }
 
   /// The driver to route log messages to; the default answers when none is named.
-  func logDriver(_ configuration: ContainerConfiguration) -> String {
-    guard let driver = configuration.logDriver, driver != "json-file" else { return "" }
-    return driver
-  }
+  func logDriver(_ configuration: ContainerConfiguration) -> String { configuration.logDriver ?? "" }
 
   func removeLog(_ record: ContainerRecord, _ call: Call) async throws(EngineError) {
     if record.configuration.logDriver == "none" { return }
     _ = try await call.request(LogRemove(container: record.id), driver: logDriver(record.configuration))
+  }
+
+  /// What the command line leaves to the engine's configuration is written down, so that the container keeps it when
+  /// the configuration changes.
+  private func chooseDefaults(_ configuration: inout ContainerConfiguration) {
+    configuration.logDriver = configuration.logDriver ?? bus.defaultDriver(for: LogOpen.self)
+    guard configuration.networkMode == "default" || configuration.networkMode.isEmpty,
+      configuration.networks.isEmpty, let network = bus.defaultDriver(for: NetworkDriverAttach.self),
+      network != "bridge"
+    else { return }
+    configuration.networkMode = network
   }
 
   /// Names of other containers become their IDs, which outlive a renaming.

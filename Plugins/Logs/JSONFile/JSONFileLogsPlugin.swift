@@ -6,13 +6,20 @@ import LinuxSystem
 /// Keeps each container's output as Docker's `json-file` does: `<state>/<id>/<id>-json.log`, rotated into `.1`, `.2`, ...
 /// The shim writes and rotates; this plugin says where and how much, and reads.
 public final class JSONFileLogsPlugin: Plugin {
-  public static let manifest = PluginManifest(name: "logs-json-file", role: "log", driver: "json-file")
+  public static let manifest = PluginManifest(
+    name: "logs-json-file", role: "log", driver: "json-file",
+    keys: [
+      ConfigurationKey(
+        "max_size", .text("10m"), "How long a log's file gets before another one is begun; \"-1\" for no limit."),
+      ConfigurationKey("max_files", .integer(3), range: 1...1000, "How many files of a log are kept."),
+    ])
 
   private let directory: String
   private let log: PluginHost
 
   public init(host: PluginHost) throws(EngineError) {
     directory = try host.stateDirectory()
+    _ = try LogOptions(["max-size": host.setting("max_size"), "max-file": host.setting("max_files")])
     log = host
   }
 
@@ -43,7 +50,8 @@ public final class JSONFileLogsPlugin: Plugin {
   }
 
   private func open(_ request: LogOpen, _ call: Call) async throws(EngineError) -> LogOpen.Reply {
-    let options = try LogOptions(request.options)
+    let standard = ["max-size": log.setting("max_size"), "max-file": log.setting("max_files")]
+    let options = try LogOptions(standard.merging(request.options) { $1 })
     let files = files(request.container)
     do {
       try Files.makeDirectory(files.directory)

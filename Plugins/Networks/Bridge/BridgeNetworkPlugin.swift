@@ -11,7 +11,21 @@ import Kernel
 /// | `network.driver.detach` | unpublishes, sets down, leaves the rest to the reaper | `BridgeDetach.swift` |
 /// | `plugin.check` | compares journal and host | `BridgeCheck.swift` |
 public final class BridgeNetworkPlugin: Plugin {
-  public static let manifest = PluginManifest(name: "network-bridge", role: "network", driver: "bridge")
+  public static let manifest = PluginManifest(
+    name: "network-bridge", role: "network", driver: "bridge",
+    keys: [
+      ConfigurationKey(
+        "name", .text(""),
+        "The default network's bridge; empty for docker0 where that is free, otherwise a name of the engine's own."),
+      ConfigurationKey(
+        "pool", .text(""),
+        "The default network's subnet in CIDR form; empty for 172.17.0.0/16 where that is free, otherwise the next."),
+      ConfigurationKey(
+        "mtu", .integer(0), range: 0...65535,
+        "Bytes of the longest packet on bridges whose network does not say otherwise; 0 for the kernel's choice."),
+      ConfigurationKey(
+        "icc", .flag(true), "Whether containers on the default network may connect to each other."),
+    ])
 
   let driver: BridgeDriver
 

@@ -8,7 +8,30 @@ import LinuxSystem
 extension BridgeDriver {
   /// Makes a network, or what is missing of one that was made before.
   func create(_ definition: NetworkDefinition) throws(EngineError) -> NetworkDefinition {
-    try networkChanges.run { () throws(EngineError) in try makeNetwork(definition) }
+    let definition = try configured(definition)
+    return try networkChanges.run { () throws(EngineError) in try makeNetwork(definition) }
+  }
+
+  /// The definition with what the configuration says about the default network and about all.
+  private func configured(_ definition: NetworkDefinition) throws(EngineError) -> NetworkDefinition {
+    var definition = definition
+    let mtu = host.setting("mtu")
+    if !["", "0"].contains(mtu), definition.options[BridgeOptions.mtu] == nil {
+      definition.options[BridgeOptions.mtu] = mtu
+    }
+    guard definition.isDefault else { return definition }
+    let (name, pool) = (host.setting("name"), host.setting("pool"))
+    if !name.isEmpty { definition.options[BridgeOptions.bridgeName] = name }
+    if !pool.isEmpty {
+      guard let subnet = IPv4Subnet(pool) else {
+        throw EngineError(.invalidArgument, "plugins.network-bridge.pool: \"\(pool)\" is not IPv4 in CIDR form")
+      }
+      if definition.pools.first?.subnet != subnet.description {
+        definition.pools = [AddressPool(subnet: subnet.description)]
+      }
+    }
+    if host.configuration["icc"] != nil { definition.options[BridgeOptions.connects] = host.setting("icc") }
+    return definition
   }
 
   private func makeNetwork(_ definition: NetworkDefinition) throws(EngineError) -> NetworkDefinition {

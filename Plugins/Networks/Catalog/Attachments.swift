@@ -17,6 +17,7 @@ extension NetworkCatalogPlugin {
   func attach(_ request: NetworkAttach, _ call: Call) async throws(EngineError) -> NetworkAttach.Reply {
     let container = request.container
     if state.withLock({ $0.attachments[container] != nil }) { try await detach(container, call) }
+    for endpoint in request.endpoints { try await makeNetwork(ofDriver: endpoint.network, call) }
     let (drivers, failed) = try reserve(request)
     do throws(EngineError) {
       for definition in failed { try await self.ensure(definition, call) }
@@ -37,6 +38,7 @@ extension NetworkCatalogPlugin {
           container: container, namespace: namespace, attachments: attachments, ports: ports)
         let part = try await call.request(message, driver: driver)
         FaultPoint.reach("networks.attach.connected")
+        try check(part, message, driver: driver)
         reply.endpoints += part.endpoints
         reply.ports += part.ports
         reply.reservations += part.reservations
@@ -58,6 +60,47 @@ extension NetworkCatalogPlugin {
     } catch {
       await takeBack(container)
       throw error
+    }
+  }
+
+  /// A driver is believed as far as it can be: what it says must belong to what it was asked, and an address is one
+  /// container's.
+  private func check(
+    _ reply: NetworkDriverAttach.Reply, _ message: NetworkDriverAttach, driver: String
+  ) throws(EngineError) {
+    func lie(_ what: String) -> EngineError {
+      EngineError(
+        .protocolViolation, "the driver \"\(driver)\" answered \"\(NetworkDriverAttach.name)\" with \(what)")
+    }
+    let wanted = message.attachments.map(\.definition.id)
+    guard reply.endpoints.map(\.networkID).sorted() == wanted.sorted() else {
+      throw lie("\(reply.endpoints.count) endpoints that are not those of the \(wanted.count) networks it was asked for")
+    }
+    let others = state.withLock { $0.attachments }
+    for endpoint in reply.endpoints where !endpoint.address.isEmpty {
+      guard Address(endpoint.address) != nil else { throw lie("\"\(endpoint.address)\", which is no address") }
+      for (other, attachment) in others where other != message.container {
+        let hasIt = attachment.endpoints.contains {
+          $0.networkID == endpoint.networkID && $0.address == endpoint.address
+        }
+        if hasIt {
+          throw lie("the address \(endpoint.address), which the container \(other.short) has on \(endpoint.networkName)")
+        }
+      }
+    }
+  }
+
+  /// A driver's name stands for a network of that driver where there is no network of the name, so that a driver can
+  /// be chosen for one container or by the configuration alone.
+  private func makeNetwork(ofDriver name: String, _ call: Call) async throws(EngineError) {
+    if state.withLock({ (try? $0.find(name)) != nil }) { return }
+    await host.bus.publishWanted(NetworkDriverAttach.self, role: "network", driver: name)
+    guard host.bus.answers(NetworkDriverAttach.self, driver: name) else { return }
+    do throws(EngineError) {
+      _ = try await create(
+        NetworkCreate(networkName: name, driver: name, pools: [], options: [:], labels: [:], isInternal: false), call)
+    } catch  where error.code == .conflict {
+      // Another container asked for the same at the same moment.
     }
   }
 

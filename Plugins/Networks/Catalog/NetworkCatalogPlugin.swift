@@ -7,7 +7,12 @@ import Wire
 /// Knows every network, which driver has it, and which container is on it; the drivers do the work.
 public final class NetworkCatalogPlugin: Plugin {
   public static let manifest = PluginManifest(
-    name: "networks", role: "network-catalog", dependencies: ["records", "network"])
+    name: "networks", role: "network-catalog", dependencies: ["records", "network"],
+    keys: [
+      ConfigurationKey(
+        "ready_namespaces", .integer(2), range: 0...64,
+        "How many network namespaces are kept ready for containers that start.")
+    ])
 
   /// The kind of this plugin's records.
   static let recordKind = "network"
@@ -18,11 +23,7 @@ public final class NetworkCatalogPlugin: Plugin {
 
   public init(host: PluginHost) throws(EngineError) {
     self.host = host
-    let pool = host.configuration["pool"] ?? "2"
-    guard let capacity = Int(pool), (0...64).contains(capacity) else {
-      throw EngineError(.invalidArgument, "networks: pool = \"\(pool)\" is not a number from 0 to 64")
-    }
-    namespaces = try NamespacePool(bus: host.bus, capacity: capacity)
+    namespaces = try NamespacePool(bus: host.bus, capacity: try host.integerSetting("ready_namespaces"))
   }
 
   public func register(_ registrar: Registrar) throws(EngineError) {
@@ -66,9 +67,24 @@ public final class NetworkCatalogPlugin: Plugin {
         host.log.warning("the network \(definition.name) is not available: \(error)")
       }
     }
+    host.bus.subscribe(to: DriverStarted.self) { event in
+      if event.role == "network" { await self.tellNetworks(to: event.driver) }
+    }
   }
 
   public func stop() async { namespaces.close() }
+
+  /// A driver out of tree that was started again knows nothing of its networks.
+  private func tellNetworks(to driver: String) async {
+    let definitions = state.withLock { $0.definitions.values.filter { $0.driver == driver } }
+    for definition in definitions {
+      do throws(EngineError) {
+        try await ensure(definition, Call(bus: host.bus))
+      } catch {
+        host.log.warning("the network \(definition.name) is not available: \(error)")
+      }
+    }
+  }
 
   // MARK: Start
 

@@ -6,8 +6,9 @@ import LinuxSystem
 extension NetworkCatalogPlugin {
   func create(_ request: NetworkCreate, _ call: Call) async throws(EngineError) -> NetworkDefinition {
     let name = request.networkName
-    let driver = request.driver ?? host.configuration["driver"] ?? "bridge"
+    let driver = request.driver ?? "bridge"
     try Self.validateName(name)
+    await host.bus.publishWanted(NetworkDriverCreate.self, role: "network", driver: driver)
     let drivers = host.bus.answered[NetworkDriverCreate.name] ?? []
     guard drivers.contains(driver) else {
       throw EngineError(

@@ -7,7 +7,13 @@ import Synchronization
 
 /// Layers of images kept unpacked, and containers' root file systems as overlayfs mounts above them.
 public final class OverlaySnapshotsPlugin: Plugin {
-  public static let manifest = PluginManifest(name: "snapshots-overlay", role: "snapshot", driver: "overlay")
+  public static let manifest = PluginManifest(
+    name: "snapshots-overlay", role: "snapshot", driver: "overlay",
+    keys: [
+      ConfigurationKey(
+        "mount", .text("auto"), choices: ["auto", "classic"],
+        "How layers are given to the kernel: one by one where it takes them so, or always in one list.")
+    ])
 
   private let host: PluginHost
   private let state: String

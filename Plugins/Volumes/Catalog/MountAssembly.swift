@@ -80,9 +80,8 @@ final class MountAssembly: Sendable {
     case .bind: return try bind(mount, point)
     case .volume:
       let volume = try store.volume(point.volume)
-      let given = try await call.request(
-        VolumeDriverMount(volume: volume.name, container: request.container, options: volume.options),
-        driver: volume.driver)
+      let given = try await store.ask(
+        VolumeDriverMount(volume: volume.name, container: request.container, options: volume.options), volume, call)
       FaultPoint.reach("volumes.mount.given")
       let base = try open(volume, given)
       if mount.copiesImage && mount.subpath.isEmpty {
@@ -98,6 +97,12 @@ final class MountAssembly: Sendable {
     do throws(SystemCallError) {
       return Descriptor(adopting: try Files.open(given.path, O_RDONLY | O_DIRECTORY).release())
     } catch {
+      if volume.driver != VolumeStore.defaultDriver {
+        throw EngineError(
+          .protocolViolation,
+          "the driver \"\(volume.driver)\" answered \"\(VolumeDriverMount.name)\" for the volume \(volume.name) with "
+            + "the path \(given.path), which cannot be opened: \(error.reason)")
+      }
       throw EngineError(
         .notFound,
         "the data of the volume \(volume.name) is not there (\(error)); `system check --repair` makes it anew, empty")
@@ -187,8 +192,7 @@ final class MountAssembly: Sendable {
     do throws(EngineError) {
       for name in Set(ended.map(\.volume)) {
         guard let volume = store.find(name) else { continue }
-        _ = try await call.request(
-          VolumeDriverUnmount(volume: name, container: container), driver: volume.driver)
+        _ = try await store.ask(VolumeDriverUnmount(volume: name, container: container), volume, call)
       }
       FaultPoint.reach("volumes.unmount.told")
       try host.journal.end(ended.map(\.number))

@@ -73,7 +73,9 @@ final class VolumeStore: Sendable {
     try VolumeName.check(name)
     return try await alone(name) { () async throws(EngineError) -> (volume: Volume, isNew: Bool) in
       if let present = find(name) { return (try same(present, request), false) }
-      let driver = request.driver.flatMap { $0.isEmpty ? nil : $0 } ?? Self.defaultDriver
+      let driver = request.driver.flatMap { $0.isEmpty ? nil : $0 } ?? host.bus.defaultDriver(for: VolumeDriverCreate.self)
+        ?? Self.defaultDriver
+      await host.bus.publishWanted(VolumeDriverCreate.self, role: "volume", driver: driver)
       let drivers = host.bus.answered[VolumeDriverCreate.name] ?? []
       guard drivers.contains(driver) else {
         throw EngineError(
@@ -152,6 +154,12 @@ final class VolumeStore: Sendable {
     }
   }
 
+  /// Asks the volume's driver, which may have to be found first.
+  func ask<R: Request>(_ request: R, _ volume: Volume, _ call: Call) async throws(EngineError) -> R.Reply {
+    await host.bus.publishWanted(R.self, role: "volume", driver: volume.driver)
+    return try await call.request(request, driver: volume.driver)
+  }
+
   /// The record goes first: data without a record is a leftover that the check clears, a record without data would be
   /// a volume that fails.
   private func discard(_ volume: Volume, _ call: Call) async throws(EngineError) {
@@ -160,7 +168,7 @@ final class VolumeStore: Sendable {
         delete: [.init(kind: Self.kind, key: volume.name)], durability: volume.isAnonymous ? .process : .power))
     FaultPoint.reach("volumes.remove.forgotten")
     do throws(EngineError) {
-      _ = try await call.request(VolumeDriverRemove(volume: volume.name), driver: volume.driver)
+      _ = try await ask(VolumeDriverRemove(volume: volume.name), volume, call)
     } catch {
       try await write(volume, call)
       throw EngineError(error.code, "remove \(volume.name): \(error.message)", causes: error.causes)

@@ -28,7 +28,11 @@ final class LocalStorage: Sendable {
 
   init(host: PluginHost) throws(EngineError) {
     self.host = host
-    let directory = try host.stateDirectory()
+    let configured = host.setting("root")
+    if !configured.isEmpty && !configured.hasPrefix("/") {
+      throw EngineError(.invalidArgument, "plugins.volume-local.root must be an absolute path, not \"\(configured)\"")
+    }
+    let directory = configured.isEmpty ? try host.stateDirectory() : configured
     volumes = "\(directory)/volumes"
     trash = "\(directory)/trash"
     do throws(SystemCallError) {

@@ -4,7 +4,14 @@ import Kernel
 /// Volumes as directories of the engine's own (`<root>/volume-local/volumes/<name>/_data`), or with the options `type`,
 /// `device` and `o` as a file system that is mounted there on first use and unmounted on last.
 public final class LocalVolumePlugin: Plugin {
-  public static let manifest = PluginManifest(name: "volume-local", role: "volume", driver: "local")
+  public static let manifest = PluginManifest(
+    name: "volume-local", role: "volume", driver: "local",
+    keys: [
+      ConfigurationKey(
+        "root", .text(""),
+        "Where the volumes' directories are; empty for volume-local below the instance's root. Move what is there along."
+      )
+    ])
 
   private let host: PluginHost
   private let storage: LocalStorage

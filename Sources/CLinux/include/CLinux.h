@@ -98,6 +98,13 @@ int linux_wait_exit_status(int status);
 int linux_wait_signalled(int status);
 int linux_wait_signal(int status);
 
+/// Starts a program in a session of its own with `descriptors[0...count-1]` as its descriptors 0 to count-1 and no others
+/// (count is at most 8), default signals, and SIGKILL when the calling thread ends (PR_SET_PDEATHSIG) if
+/// `dies_with_thread`. Built on vfork(2), so the parent may have threads. A failing execve(2) is an error of this call.
+pid_t linux_spawn(
+    const char *path, char *const arguments[], char *const environment[], const int *descriptors, int count,
+    int dies_with_thread);
+
 /// One frame's bytes with descriptors beside them (SCM_RIGHTS, unix(7)); descriptors may be NULL when count is 0.
 ssize_t linux_send_with_descriptors(
     int socket, const void *bytes, size_t length, const int *descriptors, int count, int flags);

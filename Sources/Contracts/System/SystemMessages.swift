@@ -37,13 +37,27 @@ public struct PluginStatus: Codable, Sendable, Equatable {
   public var driver: String
   public var version: String
   public var state: State
+  public var capabilities: [String]
+  /// The command of a driver out of tree; empty for a built-in plugin.
+  public var command: [String]
+  /// The driver's process, or 0.
+  public var pid: Int32
+  /// How often the driver was started again.
+  public var restarts: Int
 
-  public init(name: String, role: String, driver: String, version: String, state: State) {
+  public init(
+    name: String, role: String, driver: String, version: String, state: State, capabilities: [String] = [],
+    command: [String] = [], pid: Int32 = 0, restarts: Int = 0
+  ) {
     self.name = name
     self.role = role
     self.driver = driver
     self.version = version
     self.state = state
+    self.capabilities = capabilities
+    self.command = command
+    self.pid = pid
+    self.restarts = restarts
   }
 }
 

@@ -2,9 +2,11 @@
 enum CommandTable {
   static let commands: [Command] =
     RunCommands.all + ContainerCommands.all + ListCommands.all + InspectCommands.all + ImageCommands.all
-    + VolumeCommands.all + NetworkCommands.all + SystemCommands.all
+    + VolumeCommands.all + NetworkCommands.all + SystemCommands.all + ConfigCommands.all
+    + PluginCommands.all
 
   static let groups: [CommandGroup] = [
+    CommandGroup(name: "config", summary: "Show and check configurations"),
     CommandGroup(name: "container", summary: "Manage containers"),
     CommandGroup(name: "image", summary: "Manage images"),
     CommandGroup(name: "network", summary: "Manage networks"),

@@ -1,7 +1,7 @@
 import Contracts
 import Wire
 
-/// `version`, `info`, `system check`, `plugin ls`.
+/// `version`, `info`, `system check`, `system shutdown`.
 enum SystemCommands {
   static let all: [Command] = [
     Command(
@@ -20,13 +20,8 @@ enum SystemCommands {
         ]
       }, run: check),
     Command(
-      "plugin ls", "plugin list", usage: "[OPTIONS]", summary: "List plugins", arguments: .exactly(0),
-      flags: {
-        [
-          .string("format", nil, ListCommands.formatHelp), .boolean("no-trunc", nil, "Don't truncate output"),
-          .boolean("quiet", "q", "Only display plugin names"),
-        ]
-      }, run: plugins),
+      "system shutdown", usage: "", summary: "End the engine's daemon; containers run on", arguments: .exactly(0),
+      run: shutdown),
   ]
 
   private static func showVersion(_ invocation: borrowing Invocation) throws -> Int32 {
@@ -66,7 +61,7 @@ enum SystemCommands {
   }
 
   /// One value with a template or as JSON.
-  private static func show(_ value: JSONValue, _ format: String) throws {
+  static func show(_ value: JSONValue, _ format: String) throws {
     if format == "json" { return Console.line(JSONText.write(value)) }
     let template: Template
     do { template = try Template(OutputFormat.unescaped(format)) } catch {
@@ -148,25 +143,16 @@ enum SystemCommands {
     return differences.allSatisfy({ $0.kind == .draining }) || invocation.options.boolean("repair") ? 0 : 1
   }
 
-  private static func plugins(_ invocation: borrowing Invocation) throws -> Int32 {
-    let format = try OutputFormat(invocation.options.string("format"))
-    var client = try Engine.connect(invocation.global)
-    let plugins = try client.request(PluginList())
-    if invocation.options.boolean("quiet"), case .table = format {
-      Console.out(plugins.map { $0.name + "\n" }.joined())
-      return 0
-    }
-    let listing = Listing(
-      rowType: "pluginContext", columns: ["Name", "Role", "Driver", "Version", "State"],
-      fields: [
-        .init("Name", "NAME"), .init("Role", "ROLE"), .init("Driver", "DRIVER"), .init("Version", "VERSION"),
-        .init("State", "STATE"),
-      ], rows: plugins.map(pluginRow))
-    Console.out(try listing.text(format))
+  /// Returns when the daemon has gone, so that the next command starts another one.
+  private static func shutdown(_ invocation: borrowing Invocation) throws -> Int32 {
+    let paths = Engine.paths(invocation.global)
+    guard var client = try? Client(path: paths.socket) else { return 0 }
+    _ = try client.request(SystemShutdown())
+    while let _ = try? client.receive() {}
     return 0
   }
 
-  private static func pluginRow(_ plugin: PluginStatus) -> [String: String] {
+  static func pluginRow(_ plugin: PluginStatus) -> [String: String] {
     let state =
       switch plugin.state {
       case .waiting: "waiting"
@@ -177,6 +163,8 @@ enum SystemCommands {
       }
     return [
       "Name": plugin.name, "Role": plugin.role, "Driver": plugin.driver, "Version": plugin.version, "State": state,
+      "Restarts": plugin.command.isEmpty ? "" : String(plugin.restarts),
+      "Capabilities": plugin.capabilities.joined(separator: ","), "Command": plugin.command.joined(separator: " "),
     ]
   }
 }

@@ -29,7 +29,7 @@ struct DaemonStarter {
     let lock = try Files.open(paths.startLock, O_RDWR | O_CREAT, mode: 0o600)
     try SystemCallError.check("flock", paths.startLock) { flock(lock.number, LOCK_EX) }
     if let client = try Engine.attempt(paths) { return client }
-    try spawnAndWait(executable())
+    try spawnAndWait(Self.executable())
     guard let client = try Engine.attempt(paths) else {
       throw EngineError(.unavailable, "the engine started and does not listen at \(paths.socket); see \(paths.log)")
     }
@@ -37,7 +37,7 @@ struct DaemonStarter {
   }
 
   /// `engined` beside this program, or what `ENGINE_DAEMON` names.
-  private func executable() throws -> String {
+  static func executable() throws -> String {
     if let path = Environment.value("ENGINE_DAEMON"), !path.isEmpty { return path }
     var buffer = [CChar](repeating: 0, count: Int(PATH_MAX))
     let count = try SystemCallError.check("readlink", "/proc/self/exe") {
@@ -95,7 +95,8 @@ struct DaemonStarter {
     let flags = Int32(POSIX_SPAWN_SETSIGMASK) | Int32(POSIX_SPAWN_SETSIGDEF) | 0x80  // POSIX_SPAWN_SETSID
     posix_spawnattr_setflags(&attributes, Int16(flags))
 
-    let words = [executable, "--root", paths.root, "--ready-fd", "3"]
+    var words = [executable, "--root", paths.root, "--ready-fd", "3"]
+    if let configuration = Environment.value("ENGINE_CONFIG") { words += ["--config", configuration] }
     var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
     defer { arguments.forEach { free($0) } }
     var process: pid_t = 0

@@ -1,0 +1,242 @@
+import CLinux
+import Contracts
+import Glibc
+import LinuxSystem
+
+/// What the engine relies on in a network driver.
+struct NetworkConformance<Subject: ConformanceSubject> {
+  let subject: Subject
+  let settings: ConformanceSettings
+  let points: Points
+
+  private let definition: NetworkDefinition
+
+  init(subject: Subject, settings: ConformanceSettings, points: Points) {
+    self.subject = subject
+    self.settings = settings
+    self.points = points
+    definition = NetworkDefinition(
+      id: .random(), name: "conformance", driver: settings.driver, created: .now, options: settings.options)
+  }
+
+  func run() async {
+    var network = definition
+    let (first, second) = (ObjectID.random(), ObjectID.random())
+    var address = ""
+    await points.check("create") {
+      network = try await create(definition)
+      guard network.id == definition.id, network.name == definition.name, network.driver == definition.driver else {
+        throw Fault("the answer is another network than the one that was asked for")
+      }
+    }
+    await points.check("create twice") {
+      let again = try await create(network)
+      guard again.pools == network.pools else {
+        throw Fault("the network has other addresses the second time: \(again.pools)")
+      }
+    }
+    let (here, there) = (try? TestNamespace(), try? TestNamespace())
+    await points.check("attach") {
+      let endpoint = try await attach(network, first, here)
+      address = endpoint.address
+      try Self.expect(endpoint, inside: here)
+    }
+    await points.check("attach a second container") {
+      let endpoint = try await attach(network, second, there)
+      try Self.expect(endpoint, inside: there)
+      if !address.isEmpty, endpoint.address == address { throw Fault("both containers have the address \(address)") }
+    }
+    let makesInterfaces = !address.isEmpty
+    await points.check("remove in use") {
+      // A driver that makes nothing has nothing in use.
+      if !makesInterfaces { return }
+      try await points.expectRefusal("the removal of a network with endpoints", [.inUse]) { try await remove(network) }
+    }
+    await points.check("detach") {
+      try await detach(second)
+      try await detach(first)
+    }
+    await points.check("detach twice") { try await detach(first) }
+    await points.check("attach again") {
+      let namespace = try TestNamespace()
+      try Self.expect(try await attach(network, first, namespace), inside: namespace)
+      try await detach(first)
+    }
+    await points.check("unknown name") {
+      if !makesInterfaces { return }
+      var unknown = network
+      unknown.id = .random()
+      let namespace = try TestNamespace()
+      try await points.expectRefusal("a network that was never made", [.notFound, .invalidArgument, .unavailable]) {
+        try await attach(unknown, second, namespace)
+      }
+      try await detach(second)
+    }
+    await points.check("unknown option") {
+      var other = definition
+      other.id = .random()
+      other.options["no-such-option"] = "1"
+      try await points.expectRefusal("an unknown option", [.invalidArgument], naming: "no-such-option") {
+        try await create(other)
+      }
+      try await remove(other)
+    }
+    await points.check("slow reply") {
+      try await subject.askAndCancel(NetworkDriverCreate(definition: network))
+      network = try await create(network)
+    }
+    await points.check("oversized reply") {
+      var other = definition
+      other.id = .random()
+      other.options["no-such-option"] = String(repeating: "x", count: 1 << 20)
+      try await points.expectRefusal("an option of a mebibyte", [.invalidArgument]) { try await create(other) }
+      try await remove(other)
+    }
+    await points.check("crash in the middle") {
+      try await subject.askAndKill(NetworkDriverCreate(definition: network))
+      network = try await create(network)
+      let namespace = try TestNamespace()
+      try await subject.askAndKill(message(network, first, namespace))
+      network = try await create(network)
+      try await detach(first)
+      let fresh = try TestNamespace()
+      try Self.expect(try await attach(network, first, fresh), inside: fresh)
+      try await detach(first)
+    }
+    await points.check("restart with state") {
+      let namespace = try TestNamespace()
+      let endpoint = try await attach(network, first, namespace)
+      try await subject.restart()
+      let again = try await create(network)
+      guard again.pools == network.pools else { throw Fault("the network has other addresses after a restart") }
+      try Self.expect(endpoint, inside: namespace)
+      try await detach(first)
+    }
+    await points.check("remove twice") {
+      try await remove(network)
+      try await remove(network)
+    }
+  }
+
+  // MARK: The messages
+
+  private func create(_ definition: NetworkDefinition) async throws -> NetworkDefinition {
+    try await subject.ask(NetworkDriverCreate(definition: definition))
+  }
+
+  private func remove(_ definition: NetworkDefinition) async throws {
+    _ = try await subject.ask(NetworkDriverRemove(definition: definition))
+  }
+
+  private func detach(_ container: ObjectID) async throws {
+    _ = try await subject.ask(NetworkDriverDetach(container: container))
+  }
+
+  private func message(
+    _ network: NetworkDefinition, _ container: ObjectID, _ namespace: TestNamespace?
+  ) -> NetworkDriverAttach {
+    NetworkDriverAttach(
+      container: container, namespace: namespace?.descriptor,
+      attachments: [
+        .init(
+          definition: network, request: EndpointRequest(network: network.name), interface: "eth0",
+          isDefaultRoute: true)
+      ], ports: [])
+  }
+
+  private func attach(
+    _ network: NetworkDefinition, _ container: ObjectID, _ namespace: TestNamespace?
+  ) async throws -> Endpoint {
+    let reply = try await subject.ask(message(network, container, namespace))
+    guard reply.endpoints.count == 1, let endpoint = reply.endpoints.first, endpoint.networkID == network.id else {
+      throw Fault("the answer has \(reply.endpoints.count) endpoints for one network, or another network's")
+    }
+    return endpoint
+  }
+
+  /// What it says of the interface is so.
+  private static func expect(_ endpoint: Endpoint, inside namespace: TestNamespace?) throws {
+    guard let namespace else { throw Fault("no network namespace can be made; the kit needs root") }
+    if endpoint.interface.isEmpty { return }
+    guard let found = namespace.address(of: endpoint.interface) else {
+      throw Fault("there is no interface \(endpoint.interface) with an address in the container's namespace")
+    }
+    if found != endpoint.address { throw Fault("\(endpoint.interface) has \(found) and not \(endpoint.address)") }
+  }
+}
+
+/// A network namespace for one imagined container, with `lo` up.
+struct TestNamespace: Sendable {
+  let descriptor: Descriptor
+
+  /// Made in a thread of its own, which ends: no other thread ever sees another namespace.
+  init() throws {
+    descriptor = try Self.inThread { () throws(SystemCallError) in
+      try SystemCallError.check("unshare(CLONE_NEWNET)") { unshare(CLONE_NEWNET) }
+      let socket = OwnedDescriptor(
+        adopting: try SystemCallError.check("socket") {
+          Glibc.socket(AF_INET, Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        })
+      var request = Self.request("lo")
+      request.ifr_ifru.ifru_flags = Int16(IFF_UP)
+      try SystemCallError.check("ioctl(SIOCSIFFLAGS)") {
+        linux_ioctl_pointer(socket.number, UInt(SIOCSIFFLAGS), &request)
+      }
+      return Descriptor(adopting: try Files.open("/proc/thread-self/ns/net", O_RDONLY).release())
+    }
+  }
+
+  /// The IPv4 address of an interface (SIOCGIFADDR, netdevice(7)).
+  func address(of interface: String) -> String? {
+    try? Self.inThread { () throws(SystemCallError) in
+      try SystemCallError.check("setns") { setns(descriptor.number, CLONE_NEWNET) }
+      let socket = OwnedDescriptor(
+        adopting: try SystemCallError.check("socket") {
+          Glibc.socket(AF_INET, Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        })
+      var request = Self.request(interface)
+      try SystemCallError.check("ioctl(SIOCGIFADDR)") {
+        linux_ioctl_pointer(socket.number, UInt(SIOCGIFADDR), &request)
+      }
+      return withUnsafeBytes(of: &request.ifr_ifru.ifru_addr) { bytes in
+        bytes[4..<8].map { String($0) }.joined(separator: ".")
+      }
+    }
+  }
+
+  private static func request(_ interface: String) -> ifreq {
+    var request = ifreq()
+    withUnsafeMutableBytes(of: &request.ifr_ifrn) { $0.copyBytes(from: interface.utf8.prefix(15)) }
+    return request
+  }
+
+  private final class Work: @unchecked Sendable {
+    // Unchecked: the starter touches it only before the thread starts and after it is joined.
+    let body: () -> Void
+    init(_ body: @escaping () -> Void) { self.body = body }
+  }
+
+  private static func inThread<Value>(
+    _ body: @escaping () throws(SystemCallError) -> Value
+  ) throws(SystemCallError) -> Value {
+    var result: Result<Value, SystemCallError> = .failure(SystemCallError(call: "pthread_create", number: EAGAIN))
+    try withoutActuallyEscaping({ result = Result { () throws(SystemCallError) in try body() } }) {
+      (work) throws(SystemCallError) in
+      let start = Unmanaged.passRetained(Work(work))
+      var thread = pthread_t()
+      let code = pthread_create(
+        &thread, nil,
+        { argument in
+          guard let argument else { return nil }
+          Unmanaged<Work>.fromOpaque(argument).takeRetainedValue().body()
+          return nil
+        }, start.toOpaque())
+      if code != 0 {
+        start.release()
+        throw SystemCallError(call: "pthread_create", number: code)
+      }
+      pthread_join(thread, nil)
+    }
+    return try result.get()
+  }
+}

@@ -1,0 +1,152 @@
+import CLinux
+import Contracts
+import Glibc
+import LinuxSystem
+
+/// What the engine relies on in a volume driver.
+struct VolumeConformance<Subject: ConformanceSubject> {
+  let subject: Subject
+  let settings: ConformanceSettings
+  let points: Points
+
+  private let first = ObjectID.random()
+  private let second = ObjectID.random()
+  private let name = "conformance-\(ObjectID.random().short)"
+
+  init(subject: Subject, settings: ConformanceSettings, points: Points) {
+    self.subject = subject
+    self.settings = settings
+    self.points = points
+  }
+
+  func run() async {
+    let name = name
+    await points.check("create") {
+      let reply = try await create(name)
+      guard reply.mountpoint.isEmpty || reply.mountpoint.hasPrefix("/") else {
+        throw Fault("the mountpoint is no absolute path: \(reply.mountpoint)")
+      }
+    }
+    await points.check("create twice") {
+      let (one, two) = (try await create(name), try await create(name))
+      guard one == two else { throw Fault("the second answer differs: \(one.mountpoint), \(two.mountpoint)") }
+    }
+    await points.check("mount") {
+      let mounted = try await mount(name, first)
+      try Self.write("first", mounted)
+      try Self.expect("first", mounted)
+    }
+    await points.check("mount twice") { try Self.expect("first", try await mount(name, second)) }
+    await points.check("unmount") {
+      try await unmount(name, second)
+      try await unmount(name, second)
+      try Self.expect("first", try await mount(name, second))
+      try await unmount(name, second)
+    }
+    await points.check("remove in use") {
+      let mounted = try await mount(name, first)
+      try await points.expectRefusal("the removal of a mounted volume", [.inUse]) { try await remove(name) }
+      try Self.expect("first", mounted)
+      try await unmount(name, first)
+    }
+    await points.check("remove twice") {
+      try await remove(name)
+      try await remove(name)
+    }
+    await points.check("unknown name") {
+      try await points.expectRefusal("a volume that was never made", [.notFound, .invalidArgument]) {
+        try await subject.ask(VolumeDriverMount(volume: "\(name)-unknown", container: first, options: [:]))
+      }
+      try await unmount("\(name)-unknown", first)
+    }
+    await points.check("unknown option") {
+      let options = settings.options.merging(["no-such-option": "1"]) { $1 }
+      try await points.expectRefusal("an unknown option", [.invalidArgument], naming: "no-such-option") {
+        try await subject.ask(VolumeDriverCreate(volume: "\(name)-option", options: options))
+      }
+      try await remove("\(name)-option")
+    }
+    await points.check("slow reply") {
+      try await subject.askAndCancel(VolumeDriverCreate(volume: "\(name)-slow", options: settings.options))
+      _ = try await create("\(name)-slow")
+      try await remove("\(name)-slow")
+    }
+    await points.check("oversized reply") {
+      let options = ["no-such-option": String(repeating: "x", count: 1 << 20)]
+      try await points.expectRefusal("an option of a mebibyte", [.invalidArgument]) {
+        try await subject.ask(VolumeDriverCreate(volume: "\(name)-large", options: options))
+      }
+      try await remove("\(name)-large")
+    }
+    await points.check("crash in the middle") {
+      let name = "\(name)-crash"
+      try await subject.askAndKill(VolumeDriverCreate(volume: name, options: settings.options))
+      _ = try await create(name)
+      try await subject.askAndKill(VolumeDriverMount(volume: name, container: first, options: settings.options))
+      try Self.write("after", try await mount(name, first))
+      try await unmount(name, first)
+      try await subject.askAndKill(VolumeDriverRemove(volume: name))
+      try await remove(name)
+    }
+    await points.check("restart with state") {
+      let name = "\(name)-state"
+      _ = try await create(name)
+      try Self.write("kept", try await mount(name, first))
+      try await unmount(name, first)
+      try await subject.restart()
+      try Self.expect("kept", try await mount(name, second))
+      try await unmount(name, second)
+      try await remove(name)
+    }
+  }
+
+  // MARK: The messages
+
+  private func create(_ name: String) async throws -> VolumeDriverCreate.Reply {
+    try await subject.ask(VolumeDriverCreate(volume: name, options: settings.options))
+  }
+
+  private func remove(_ name: String) async throws { _ = try await subject.ask(VolumeDriverRemove(volume: name)) }
+
+  private func unmount(_ name: String, _ container: ObjectID) async throws {
+    _ = try await subject.ask(VolumeDriverUnmount(volume: name, container: container))
+  }
+
+  /// - Returns: the volume's directory, opened.
+  private func mount(_ name: String, _ container: ObjectID) async throws -> Descriptor {
+    let reply = try await subject.ask(
+      VolumeDriverMount(volume: name, container: container, options: settings.options))
+    let directory: Descriptor
+    if let mount = reply.mount {
+      directory = mount
+    } else {
+      guard reply.path.hasPrefix("/") else { throw Fault("the path is not absolute: \"\(reply.path)\"") }
+      do {
+        directory = Descriptor(adopting: try Files.open(reply.path, O_RDONLY | O_DIRECTORY).release())
+      } catch {
+        throw Fault("the path that it tells is no directory: \(error)")
+      }
+    }
+    var status = stat()
+    guard fstat(directory.number, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else {
+      throw Fault("what it gives is no directory")
+    }
+    return directory
+  }
+
+  private static func write(_ text: String, _ directory: Descriptor) throws {
+    let file = try Files.open(at: directory.number, "conformance", O_WRONLY | O_CREAT | O_TRUNC, mode: 0o644)
+    try Files.writeAll(file.number, Array(text.utf8))
+  }
+
+  private static func expect(_ text: String, _ directory: Descriptor) throws {
+    let found: String
+    do {
+      let file = try Files.open(at: directory.number, "conformance", O_RDONLY)
+      found = String(decoding: try Files.readAll(file.number), as: UTF8.self)
+    } catch {
+      throw Fault("what was written is not there: \(error)")
+    }
+    if found != text { throw Fault("the volume holds \"\(found)\" and not \"\(text)\"") }
+  }
+}

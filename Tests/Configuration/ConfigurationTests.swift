@@ -1,0 +1,154 @@
+import Contracts
+import Kernel
+import Testing
+
+@testable import Configuration
+
+@Suite("Configuration")
+struct ConfigurationTests {
+  static let bridge = PluginManifest(
+    name: "network-bridge", role: "network", driver: "bridge",
+    keys: [
+      ConfigurationKey("name", .text(""), "The bridge's name."),
+      ConfigurationKey("mtu", .integer(1500), range: 68...65535, "Bytes."),
+      ConfigurationKey("icc", .flag(true), "Whether containers may talk."),
+      ConfigurationKey("pools", .list(["10.0.0.0/8"]), "A list with a rather long explanation."),
+      ConfigurationKey("level", .text("a"), choices: ["a", "b"], "One of two."),
+    ])
+  static let local = PluginManifest(name: "volume-local", role: "volume", driver: "local")
+  static let manifests = [bridge, local]
+
+  static func parse(_ text: String) -> (EngineConfiguration, [String]) {
+    let (configuration, complaints) = ConfigurationFile.parse(text, path: "f", manifests: manifests)
+    return (configuration, complaints.map(\.description))
+  }
+
+  @Test func readsEveryKindOfValue() {
+    let (configuration, complaints) = Self.parse(
+      """
+      [engine]
+      idle_seconds = 7
+
+      [defaults]
+      volume = "tmpfs"
+
+      [plugins.network-bridge]
+      mtu = 9000
+      icc = false
+      pools = [
+        "10.1.0.0/16", # a comment with ] in it
+        "10.2.0.0/16",
+      ]
+      on_failure = "skip"
+      after = ["volume-local"]
+
+      [plugins.volume-local]
+      enabled = false
+
+      [drivers.mine]
+      command = ["/opt/mine", "--fast"]
+      deadline_seconds = 3
+      options.place = "/srv"
+      options.count = 4
+      """)
+    #expect(complaints == [])
+    #expect(configuration.engine("idle_seconds") == .integer(7))
+    #expect(configuration.defaultDriver("volume") == "tmpfs")
+    #expect(configuration.defaultDriver("network") == "bridge")
+    #expect(
+      configuration.pluginValues["network-bridge"]
+        == ["mtu": "9000", "icc": "false", "pools": "10.1.0.0/16\n10.2.0.0/16"])
+    let manifest = configuration.manifest(Self.bridge)
+    #expect(manifest.onFailure == .skip)
+    #expect(manifest.dependencies == ["volume-local"])
+    #expect(!configuration.isEnabled("volume-local"))
+    var driver = ExternalDriver(name: "mine", command: ["/opt/mine", "--fast"])
+    driver.deadline = .seconds(3)
+    driver.options = ["place": "/srv", "count": "4"]
+    #expect(configuration.drivers == [driver])
+  }
+
+  @Test(arguments: [
+    ("[plugins.network-bridge]\nmtu = 1\n", "f:2: plugins.network-bridge.mtu must be a number from 68 to 65535, not 1"),
+    (
+      "[plugins.network-bridge]\n\nmtu = \"x\"\n",
+      "f:3: plugins.network-bridge.mtu must be a whole number, not a string (\"x\")"
+    ),
+    (
+      "[plugins.network-bridge]\nmut = 1500\n",
+      "f:2: unknown key \"mut\" in [plugins.network-bridge]; did you mean \"mtu\"?"
+    ),
+    ("# one\n[plugin.x]\na = 1\n", "f:2: unknown table \"plugin\"; did you mean \"plugins\"?"),
+    (
+      "[plugins.network-birdge]\n",
+      "f:1: unknown plugin \"network-birdge\" in [plugins]; did you mean \"network-bridge\"?"
+    ),
+    (
+      "[plugins]\nnetwork-bridge.level = \"c\"",
+      "f:2: plugins.network-bridge.level must be one of a, b, not \"c\""
+    ),
+    (
+      "[plugins.network-bridge]\npools = [1]",
+      "f:2: plugins.network-bridge.pools must be a list of strings, not a list of something else"
+    ),
+    ("[engine]\nidle_seconds = 1.5", "f:2: engine.idle_seconds must be a whole number, not a number with a fraction"),
+    ("engine = 4", "f:1: engine must be a table"),
+    ("[drivers.a]\nrole = \"volume\"", "f:1: drivers.a needs command = [\"/path/of/the/driver\", ...]"),
+    (
+      "[drivers.a]\ncommand = [\"x\"]",
+      "f:2: drivers.a.command must begin with an absolute path, not \"x\""
+    ),
+  ])
+  func saysWhatIsWrongAndWhere(text: String, complaint: String) {
+    #expect(Self.parse(text).1 == [complaint])
+  }
+
+  @Test func saysWhereATextIsNoTOML() {
+    let complaints = Self.parse("[engine]\nidle_seconds = \n").1
+    #expect(complaints.count == 1)
+    #expect(complaints.first?.hasPrefix("f:2: ") == true, "\(complaints)")
+  }
+
+  @Test func complainsAboutEverythingInTheOrderOfTheFile() {
+    let complaints = Self.parse("[plugins.volume-local]\nx = 1\ny = 2\n[defaults]\nvolum = \"a\"\n").1
+    #expect(complaints.map { $0.prefix(4) } == ["f:2:", "f:3:", "f:5:"])
+  }
+
+  @Test func theDefaultIsAValidFileThatChangesNothing() {
+    let text = EngineConfiguration.standardText(Self.manifests)
+    let (configuration, complaints) = Self.parse(text)
+    #expect(complaints == [])
+    for manifest in Self.manifests {
+      #expect(configuration.manifest(manifest) == manifest)
+      #expect(configuration.isEnabled(manifest.name))
+      for key in manifest.keys {
+        #expect(configuration.plugins[manifest.name]?.values[key.name] == key.standard)
+        #expect(text.contains(key.explanation))
+      }
+    }
+    for key in EngineConfiguration.engineKeys { #expect(configuration.engine(key.name) == key.standard) }
+    for line in text.split(separator: "\n") { #expect(line.utf8.count <= 140, "\(line)") }
+  }
+
+  @Test(arguments: ["a\"b", "c\\d", "tab\tnew\nline", "\u{1}", "plain"])
+  func quotesTexts(text: String) {
+    let (configuration, complaints) = Self.parse("[defaults]\nvolume = \(ConfigurationValue.text(text).toml)")
+    #expect(complaints == [])
+    #expect(configuration.defaults["volume"] == text)
+  }
+
+  @Test func findsKeysAfterValuesOverSeveralLines() {
+    let text = """
+      [plugins.network-bridge]
+      name = \"\"\"
+      mtu = 3
+      \"\"\"
+      pools = [
+        "[a]",
+        "b",
+      ]
+      mtu = 1
+      """
+    #expect(Self.parse(text).1.first?.hasPrefix("f:9: ") == true)
+  }
+}
