@@ -20,6 +20,8 @@ let cModules: [Target] = [
     name: "CSeccomp", path: "Sources/CSeccomp", pkgConfig: "libseccomp", providers: [.apt(["libseccomp-dev"])]),
   .systemLibrary(
     name: "CArchive", path: "Sources/CArchive", pkgConfig: "libarchive", providers: [.apt(["libarchive-dev"])]),
+  .systemLibrary(name: "CIsal", path: "Sources/CIsal", pkgConfig: "libisal", providers: [.apt(["libisal-dev"])]),
+  .systemLibrary(name: "CZstd", path: "Sources/CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
   .systemLibrary(
     name: "CSQLite", path: "Sources/CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
   .systemLibrary(
@@ -36,7 +38,9 @@ let core: [Target] = [
   // What a driver out of tree links, and what examines drivers.
   .target(name: "PluginKit", dependencies: ["Contracts", "Wire", "LinuxSystem", "CLinux"]),
   .target(name: "ShimProtocol", dependencies: ["LinuxSystem"]),
-  .target(name: "ContentStreams", dependencies: ["Contracts", "LinuxSystem", "CLinux", "CArchive", "CCrypto"]),
+  .target(
+    name: "ContentStreams",
+    dependencies: ["Contracts", "LinuxSystem", "CLinux", "CArchive", "CCrypto", "CIsal", "CZstd"]),
   .target(name: "ShimCore", dependencies: ["ShimProtocol", "LinuxSystem", "CLinux"]),
   .target(name: "EngineCLI", dependencies: ["Contracts", "Wire", "LinuxSystem"]),
   .executableTarget(name: "engine", dependencies: ["EngineCLI"], linkerSettings: staticExecutable),

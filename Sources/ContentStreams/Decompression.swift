@@ -10,6 +10,22 @@ public enum Decompression {
     [0x1f, 0x8b], [0x42, 0x5a, 0x68], [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00], [0x28, 0xb5, 0x2f, 0xfd],
   ]
 
+  /// Bytes that tell the format.
+  static let longestMagic = 6
+
+  enum Format {
+    case none
+    case gzip
+    case zstd
+    /// One of those that libarchive undoes.
+    case other
+  }
+
+  static func format(of start: some Collection<UInt8>) -> Format {
+    guard let magic = magics.first(where: { start.starts(with: $0) }) else { return .none }
+    return magic[0] == 0x1f ? .gzip : magic[0] == 0x28 ? .zstd : .other
+  }
+
   public static func isCompressed(_ start: some Collection<UInt8>) -> Bool {
     magics.contains { start.starts(with: $0) }
   }
@@ -33,38 +49,20 @@ public enum Decompression {
   ) throws(EngineError) {
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 4096)
     defer { buffer.deallocate() }
-    var count = 0
-    while count < 6 {
-      let more = try interruption.read(input, into: UnsafeMutableRawBufferPointer(rebasing: buffer[count...]))
-      if more == 0 { break }
-      count += more
+    let stream = try DecompressedStream(subject: "the compressed stream") { () throws(EngineError) in
+      UnsafeRawBufferPointer(rebasing: buffer[..<(try interruption.read(input, into: buffer))])
     }
-    guard isCompressed(buffer[..<count]) else {
-      while count > 0 {
-        guard try write(UnsafeRawBufferPointer(rebasing: buffer[..<count]), to: output, interruption) else { return }
-        count = try interruption.read(input, into: buffer)
-      }
-      return
-    }
-    var start: Int? = count
-    let reader = try ArchiveReader(.raw, decompressing: true, subject: "the compressed stream") {
-      () throws(EngineError) in
-      if let first = start {
-        start = nil
-        return UnsafeRawBufferPointer(rebasing: buffer[..<first])
-      }
-      let more = try interruption.read(input, into: buffer)
-      return UnsafeRawBufferPointer(rebasing: buffer[..<more])
-    }
-    while try reader.next() {
-      while let (bytes, _) = try reader.block() {
-        guard try write(bytes, to: output, interruption) else { return }
-      }
+    while true {
+      let bytes = try stream.next()
+      if bytes.isEmpty { return }
+      guard try write(bytes, to: output, interruption) else { return }
     }
   }
 
+  /// Writes all of `bytes` into a pipe in non-blocking mode.
+  ///
   /// - Returns: false when nobody reads any more.
-  private static func write(
+  public static func write(
     _ bytes: UnsafeRawBufferPointer, to output: Int32, _ interruption: Interruption
   ) throws(EngineError) -> Bool {
     var done = 0

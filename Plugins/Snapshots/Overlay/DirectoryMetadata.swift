@@ -38,3 +38,24 @@ struct DirectoryMetadata {
     }
   }
 }
+
+/// Paths one after the other in one array, each with its NUL.
+struct PathList {
+  private var bytes: [CChar] = []
+
+  var isEmpty: Bool { bytes.isEmpty }
+
+  mutating func add(_ path: some Collection<CChar>) { bytes.append(contentsOf: path) }
+
+  /// Calls `body` with each path in the order they were added.
+  func forEach<Failure: Error>(_ body: (UnsafePointer<CChar>) throws(Failure) -> Void) throws(Failure) {
+    try bytes.withUnsafeBufferPointer { (bytes) throws(Failure) in
+      guard let base = bytes.baseAddress else { return }
+      var start = 0
+      while start < bytes.count {
+        try body(base + start)
+        start += strlen(base + start) + 1
+      }
+    }
+  }
+}

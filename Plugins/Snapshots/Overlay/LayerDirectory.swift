@@ -6,8 +6,14 @@ import LinuxSystem
 /// The tree a layer is unpacked into. Every path is resolved by openat2(2) beneath its root, so that no entry, link or
 /// race can lead out of it; the last component is never followed.
 final class LayerDirectory {
+  /// The mode of a directory that no entry has described yet, by which it is told when everything is unpacked; no
+  /// archive has it, and one that does gets its parent's mode for that directory.
+  static let impliedMode: mode_t = 0o5701
+
   let root: Int32
   private var parentPath: [CChar] = []
+  /// Paths of directories that were made because something lies in them.
+  private(set) var implied = PathList()
   private var parentDescriptor = OwnedDescriptor(adopting: -1)
 
   /// - Parameter root: borrowed, an open directory.
@@ -53,7 +59,10 @@ final class LayerDirectory {
         }
         if made < 0 && errno != EEXIST { throw failure(errno, entry) }
         descriptor = open(path, O_RDONLY | O_DIRECTORY)
-        if made == 0 && descriptor >= 0 { fchmod(descriptor, 0o755) }
+        if made == 0 && descriptor >= 0 {
+          fchmod(descriptor, Self.impliedMode)
+          implied.add(path[...index])
+        }
       }
       guard descriptor >= 0 else { throw failure(errno, entry) }
       above = OwnedDescriptor(adopting: descriptor)

@@ -15,7 +15,13 @@ final class LayerExtractor {
   /// Nothing lies below this layer, so whiteouts have nothing to hide.
   private let isLowest: Bool
   private let uninterrupted: () throws(EngineError) -> Void
+  private let policy: UnpackPolicy
   private var metadata = DirectoryMetadata()
+  private var entries = 0
+  private var describesRoot = false
+  /// Hard links whose target is not in this layer: pairs of the link's path and the target's.
+  private var deferredLinks = PathList()
+  private var hasDeferredLinks = false
   /// Bytes of the regular files so far.
   private(set) var size: Int64 = 0
 
@@ -23,30 +29,63 @@ final class LayerExtractor {
   ///   - root: an open directory, borrowed, into which the layer goes.
   ///   - uninterrupted: asked at each entry; throws when the work is to stop.
   init(
-    root: Int32, reader: ArchiveReader, isLowest: Bool, uninterrupted: @escaping () throws(EngineError) -> Void
+    root: Int32, reader: ArchiveReader, isLowest: Bool, policy: UnpackPolicy,
+    uninterrupted: @escaping () throws(EngineError) -> Void
   ) {
     directory = LayerDirectory(root: root)
     self.reader = reader
     self.isLowest = isLowest
+    self.policy = policy
     self.uninterrupted = uninterrupted
   }
 
+  /// Unpacks the stream; `settle` must follow.
+  ///
   /// - Throws: `invalidArgument` that names a hostile or broken entry, `resourceExhausted` when the disk is full.
   func run() throws(EngineError) {
     while try reader.next() {
       try uninterrupted()
+      entries += 1
+      if entries > policy.maximumEntries {
+        throw EngineError(
+          .resourceExhausted, "the layer is refused: it has more than the \(policy.maximumEntries) entries allowed")
+      }
       guard let entry = reader.entry, let name = archive_entry_pathname(entry) else {
         throw EngineError(.invalidArgument, "the archive is refused: an entry has no name")
       }
       let path = try EntryPath(name, of: name, what: "its name")
       try unpack(entry, name, path)
     }
+  }
+
+  /// Whether `settle` looks at the layers below.
+  var needsLower: Bool { !isLowest && (hasDeferredLinks || !directory.implied.isEmpty || !describesRoot) }
+
+  /// Does what needs the layers below, and what comes last.
+  ///
+  /// - Parameter lower: an open directory, the layers below as one; -1 where there are none.
+  func settle(lower: Int32) throws(EngineError) {
+    let settlement = Settlement(directory: directory, lower: lower)
+    var link: UnsafePointer<CChar>?
+    try deferredLinks.forEach { (path) throws(EngineError) in
+      guard let first = link else {
+        link = path
+        return
+      }
+      link = nil
+      try settlement.link(first, to: path)
+    }
+    settlement.describeImplied(directory.implied)
     metadata.applyLast(in: directory)
+    if !describesRoot { settlement.copyMetadata(of: ".", to: directory.root) }
   }
 
   private func unpack(_ entry: OpaquePointer, _ name: Name, _ path: EntryPath) throws(EngineError) {
     if path.isRoot {
-      if archive_entry_filetype(entry) == S_IFDIR { try finishDirectory(directory.root, entry, name, path) }
+      if archive_entry_filetype(entry) == S_IFDIR {
+        describesRoot = true
+        try finishDirectory(directory.root, entry, name, path)
+      }
       return
     }
     let parent = try directory.parent(of: path, entry: name)
@@ -64,6 +103,9 @@ final class LayerExtractor {
       try create(parent, name, path) { symlinkat(target, parent, $0) }
       try finishNode(entry, parent, name, path, mode: nil)
     case let type where type == S_IFCHR || type == S_IFBLK || type == S_IFIFO:
+      if type != S_IFIFO && !policy.allowsDevices {
+        throw EntryPath.refusal(name, "device nodes in layers are not allowed by this engine's configuration")
+      }
       let mode = type | archive_entry_perm(entry)
       try create(parent, name, path) { mknodat(parent, $0, mode, archive_entry_rdev(entry)) }
       try finishNode(entry, parent, name, path, mode: archive_entry_perm(entry))
@@ -96,6 +138,8 @@ final class LayerExtractor {
     guard end <= length else { throw EntryPath.refusal(name, "it is longer than it says") }
     if end < length, ftruncate(file.number, off_t(length)) < 0 { throw directory.failure(errno, name) }
     size += length
+    // Large files begin their way to the disk while others are unpacked; the sync before the record then has less to do.
+    if length >= 1 << 20 { sync_file_range(file.number, 0, 0, UInt32(SYNC_FILE_RANGE_WRITE)) }
     try finishFile(file.number, entry, name)
   }
 
@@ -131,17 +175,20 @@ final class LayerExtractor {
       adopting: target.parent.isEmpty
         ? linux_fcntl(directory.root, F_DUPFD_CLOEXEC, 3)
         : directory.open(Array(target.parent) + [0], O_PATH | O_DIRECTORY))
-    guard holder.number >= 0 else {
-      throw errno == ENOENT ? missingTarget(name, target) : directory.failure(errno, name)
+    if holder.number < 0 && errno != ENOENT { throw directory.failure(errno, name) }
+    let existing = holder.number < 0 ? nil : status(holder.number, target)
+    guard let existing, !Settlement.isWhiteout(existing) else {
+      // The target may be in a lower layer, which may not be here yet.
+      if isLowest || existing != nil { throw Settlement.missingTarget(name, "\(target)") }
+      try clear(parent, name, path)
+      deferredLinks.add(path.bytes)
+      deferredLinks.add(target.bytes)
+      hasDeferredLinks = true
+      return
     }
-    guard status(holder.number, target) != nil else { throw missingTarget(name, target) }
     try create(parent, name, path) { last in
       withLast(target) { linkat(holder.number, $0, parent, last, 0) }
     }
-  }
-
-  private func missingTarget(_ name: Name, _ target: EntryPath) -> EngineError {
-    EntryPath.refusal(name, "the target of the hard link is not in this layer: \(target)")
   }
 
   /// - Returns: false when the entry is none of the names that begin with `.wh.`.
@@ -196,16 +243,21 @@ final class LayerExtractor {
   ) throws(EngineError) -> Int32 {
     var result = withLast(path, make)
     if result < 0 && errno == EEXIST {
-      directory.forgetParentIfBeneath(path)
-      do throws(SystemCallError) {
-        try TreeRemover.remove(parent, Array(path.last))
-      } catch {
-        throw directory.failure(error.number, name)
-      }
+      try clear(parent, name, path)
       result = withLast(path, make)
     }
     guard result >= 0 else { throw directory.failure(errno, name) }
     return result
+  }
+
+  /// Removes what an earlier entry left under a name.
+  private func clear(_ parent: Int32, _ name: Name, _ path: EntryPath) throws(EngineError) {
+    directory.forgetParentIfBeneath(path)
+    do throws(SystemCallError) {
+      try TreeRemover.remove(parent, Array(path.last))
+    } catch {
+      throw directory.failure(error.number, name)
+    }
   }
 
   /// Owner, attributes, mode and times, in the order in which none undoes another (chown(2) clears capabilities and
@@ -257,6 +309,11 @@ final class LayerExtractor {
     if fchown(file, uid, gid) < 0 { throw directory.failure(errno, name) }
   }
 
+  static func isKept(attribute key: UnsafePointer<CChar>) -> Bool {
+    strncmp(key, "user.", 5) == 0 || strcmp(key, "security.capability") == 0
+      || strncmp(key, "system.posix_acl_", 17) == 0
+  }
+
   /// `user.*`, file capabilities and POSIX access control lists. `trusted.*` is left out: it would let an archive forge
   /// overlayfs's own attributes. One that the file system does not have is passed over, as Docker does.
   private func setAttributes(_ file: Int32, _ entry: OpaquePointer, _ name: Name) throws(EngineError) {
@@ -266,10 +323,7 @@ final class LayerExtractor {
     var length = 0
     while archive_entry_xattr_next(entry, &key, &value, &length) == ARCHIVE_OK {
       guard let key else { continue }
-      let isKept =
-        strncmp(key, "user.", 5) == 0 || strcmp(key, "security.capability") == 0
-        || strncmp(key, "system.posix_acl_", 17) == 0
-      guard isKept, fsetxattr(file, key, value, length, 0) < 0, errno != ENOTSUP, errno != EPERM else { continue }
+      guard Self.isKept(attribute: key), fsetxattr(file, key, value, length, 0) < 0, errno != ENOTSUP, errno != EPERM else { continue }
       throw directory.failure(errno, name)
     }
   }

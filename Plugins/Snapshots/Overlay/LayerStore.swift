@@ -12,6 +12,8 @@ final class LayerStore: Sendable {
   /// What is known of a layer; kept as text beside its tree.
   struct Layer: Sendable {
     var differenceID: Digest
+    /// The chain ID of the layer below; nil for the lowest.
+    var parent: Digest?
     /// Bytes of its regular files.
     var size: Int64
     /// Of the tree's topmost directory; a layer that does not mention it has its parent's.
@@ -27,11 +29,16 @@ final class LayerStore: Sendable {
   private let trash: Trash
   private let layers = Mutex<[Digest: Layer]>([:])
   private let unpacking = Mutex<Set<String>>([])
+  private let arrivals = LayerArrivals()
+  private let policy: UnpackPolicy
+  private let view: LowerView
 
-  init(path: String, host: PluginHost, trash: Trash) {
+  init(path: String, host: PluginHost, trash: Trash, view: LowerView) {
     self.path = path
     self.host = host
     self.trash = trash
+    self.view = view
+    policy = UnpackPolicy(host.configuration)
   }
 
   /// Reads what is there. What a former engine left half unpacked is thrown away.
@@ -81,7 +88,7 @@ final class LayerStore: Sendable {
     }
     // The thread borrows the descriptor, which must therefore stay open until it ended.
     defer { withExtendedLifetime(request.archive) { stream.abandon() } }
-    if let parent = request.parent { _ = try layer(parent) }
+    if let parent = request.parent, !request.waitsForParent { _ = try layer(parent) }
     if let differenceID = request.differenceID {
       let chain = try Self.chainID(parent: request.parent, differenceID: differenceID)
       if let layer = try? layer(chain) {
@@ -116,12 +123,12 @@ final class LayerStore: Sendable {
   private func unpack(
     _ request: SnapshotApply, from stream: HashedStream, into temporary: String, _ interruption: Interruption
   ) throws(EngineError) -> SnapshotApply.Reply {
-    let root = try makeRoot(temporary, parent: request.parent)
+    let root = try makeRoot(temporary)
     FaultPoint.reach("overlay.apply.directory")
     let reader = try ArchiveReader(.tar, decompressing: false, subject: "the layer") { () throws(EngineError) in
       try stream.next()
     }
-    let extractor = LayerExtractor(root: root.number, reader: reader, isLowest: request.parent == nil) {
+    let extractor = LayerExtractor(root: root.number, reader: reader, isLowest: request.parent == nil, policy: policy) {
       () throws(EngineError) in
       if Task.isCancelled { throw EngineError(.cancelled, "interrupted") }
     }
@@ -133,27 +140,41 @@ final class LayerStore: Sendable {
     } else if !endsInZeros {
       throw EngineError(.invalidArgument, "the layer is cut short: it has no end-of-archive marker")
     }
+    if let parent = request.parent {
+      try arrivals.wait(for: parent, interruption) { layers.withLock { $0[parent] != nil } }
+    }
+    if extractor.needsLower, let parent = request.parent {
+      let lower = try view.open(try chain(above: parent).map(tree))
+      try extractor.settle(lower: lower.number)
+      withExtendedLifetime(lower) {}
+    } else {
+      try extractor.settle(lower: -1)
+    }
     let chain = try Self.chainID(parent: request.parent, differenceID: digest)
     var status = stat()
     guard fstat(root.number, &status) == 0 else {
       throw EngineError(.internalFailure, "fstat \(temporary): \(SystemCallError.text(errno))")
     }
     let layer = Layer(
-      differenceID: digest, size: extractor.size, mode: status.st_mode & 0o7777, uid: status.st_uid,
+      differenceID: digest, parent: request.parent, size: extractor.size, mode: status.st_mode & 0o7777, uid: status.st_uid,
       gid: status.st_gid)
     try publish(layer, as: chain, from: temporary)
     return SnapshotApply.Reply(differenceID: digest, chainID: chain, size: layer.size)
   }
 
-  /// The tree's topmost directory, as its parent's until an entry says otherwise.
-  private func makeRoot(_ temporary: String, parent: Digest?) throws(EngineError) -> OwnedDescriptor {
-    let below = try parent.map { (chain) throws(EngineError) in try layer(chain) }
+  /// The layers from `top` down to the lowest.
+  private func chain(above top: Digest) throws(EngineError) -> [Digest] {
+    var result = [top]
+    while let below = try layer(result[result.count - 1]).parent { result.append(below) }
+    return result
+  }
+
+  private func makeRoot(_ temporary: String) throws(EngineError) -> OwnedDescriptor {
     do {
       try SystemCallError.check("mkdir", temporary) { mkdir(temporary, 0o700) }
       try SystemCallError.check("mkdir", temporary) { mkdir("\(temporary)/diff", 0o700) }
       let root = try Files.open("\(temporary)/diff", O_RDONLY | O_DIRECTORY)
-      try SystemCallError.check("fchown", temporary) { fchown(root.number, below?.uid ?? 0, below?.gid ?? 0) }
-      try SystemCallError.check("fchmod", temporary) { fchmod(root.number, below?.mode ?? 0o755) }
+      try SystemCallError.check("fchmod", temporary) { fchmod(root.number, 0o755) }
       return root
     } catch {
       throw Self.storageError("a layer cannot be stored", error)
@@ -163,6 +184,7 @@ final class LayerStore: Sendable {
   private func publish(_ layer: Layer, as chain: Digest, from temporary: String) throws(EngineError) {
     let text =
       "difference \(layer.differenceID)\nsize \(layer.size)\nroot \(String(layer.mode, radix: 8)) \(layer.uid) \(layer.gid)\n"
+      + (layer.parent.map { "parent \($0)\n" } ?? "")
     do {
       let file = try Files.open("\(temporary)/layer", O_WRONLY | O_CREAT | O_EXCL, mode: 0o600)
       try Files.writeAll(file.number, Array(text.utf8), subject: "\(temporary)/layer")
@@ -177,6 +199,7 @@ final class LayerStore: Sendable {
     }
     FaultPoint.reach("overlay.apply.published")
     layers.withLock { $0[chain] = layer }
+    arrivals.announce(chain)
   }
 
   // MARK: Removing
@@ -199,11 +222,12 @@ final class LayerStore: Sendable {
       throw EngineError(.corrupt, "the layer \(chain.short) is damaged: \(error)")
     }
     let words = text.split(whereSeparator: { $0 == " " || $0 == "\n" })
-    guard words.count == 8, words[0] == "difference", words[2] == "size", words[4] == "root",
+    let parent = words.count == 10 && words[8] == "parent" ? Digest(String(words[9])) : nil
+    guard words.count == 8 || parent != nil, words[0] == "difference", words[2] == "size", words[4] == "root",
       let difference = Digest(String(words[1])), let size = Int64(words[3]), let mode = mode_t(words[5], radix: 8),
       let uid = uid_t(words[6]), let gid = gid_t(words[7])
     else { throw EngineError(.corrupt, "the layer \(chain.short) is damaged: \(file) does not read") }
-    return Layer(differenceID: difference, size: size, mode: mode, uid: uid, gid: gid)
+    return Layer(differenceID: difference, parent: parent, size: size, mode: mode, uid: uid, gid: gid)
   }
 
   /// OCI image specification, config.md, "Layer ChainID".

@@ -35,6 +35,16 @@ enum OverlayMount {
     return try Mounts.make("overlay", options)
   }
 
+  /// Layers as one read-only file system.
+  ///
+  /// - Parameter layers: at least two trees, the topmost first.
+  static func view(layers: [String], oneByOne: Bool) throws(SystemCallError) -> OwnedDescriptor {
+    guard oneByOne else { return try makeByMountCall(layers, nil, nil, false) }
+    var options: [Mounts.Option] = layers.map { .value("lowerdir+", $0) }
+    for option in fixedOptions { options.append(.value(option.key, option.value)) }
+    return try Mounts.make("overlay", options, attributes: UInt32(MOUNT_ATTR_RDONLY))
+  }
+
   /// Said aloud because a kernel may be configured with other defaults: inode numbers of the layers as they are, no index
   /// (which would refuse layers that are mounted twice), and no redirects, which only a kernel could have written.
   private static let fixedOptions: [(key: String, value: String)] = [
@@ -45,7 +55,7 @@ enum OverlayMount {
   /// mount namespace of its own gives each layer a short name on a tmpfs and mounts there. Its namespace goes with it;
   /// the detached copy stays.
   private static func makeByMountCall(
-    _ layers: [String], _ upper: String, _ work: String, _ isVolatile: Bool
+    _ layers: [String], _ upper: String?, _ work: String?, _ isVolatile: Bool
   ) throws(SystemCallError) -> OwnedDescriptor {
     let done = try eventDescriptor()
     let number = done.number
@@ -78,7 +88,7 @@ enum OverlayMount {
 
   /// Runs on a thread that ends afterwards: it leaves the namespaces and the working directory of the process.
   private static func mountInOwnNamespace(
-    _ layers: [String], _ upper: String, _ work: String, _ isVolatile: Bool
+    _ layers: [String], _ upper: String?, _ work: String?, _ isVolatile: Bool
   ) throws(SystemCallError) -> OwnedDescriptor {
     try SystemCallError.check("unshare") { unshare(CLONE_FS | CLONE_NEWNS) }
     try SystemCallError.check("mount", "/") { mount("none", "/", nil, UInt(MS_REC | MS_PRIVATE), nil) }
@@ -92,10 +102,13 @@ enum OverlayMount {
       try SystemCallError.check("symlink", layer) { symlink(layer, name) }
       names.append(name)
     }
-    try SystemCallError.check("symlink", upper) { symlink(upper, "upper") }
-    try SystemCallError.check("symlink", work) { symlink(work, "work") }
+    var text = "lowerdir=\(names.joined(separator: ":"))"
+    if let upper, let work {
+      try SystemCallError.check("symlink", upper) { symlink(upper, "upper") }
+      try SystemCallError.check("symlink", work) { symlink(work, "work") }
+      text += ",upperdir=upper,workdir=work"
+    }
     try SystemCallError.check("mkdir") { mkdir("merged", 0o700) }
-    var text = "lowerdir=\(names.joined(separator: ":")),upperdir=upper,workdir=work"
     for option in fixedOptions { text += ",\(option.key)=\(option.value)" }
     if isVolatile { text += ",volatile" }
     try SystemCallError.check("mount", "overlay \(text)") { mount("overlay", "merged", "overlay", 0, text) }

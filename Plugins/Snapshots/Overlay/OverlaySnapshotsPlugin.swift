@@ -22,14 +22,15 @@ public final class OverlaySnapshotsPlugin: Plugin {
   private let containers: WritableLayers
   /// What an image without layers is mounted above.
   private let emptyLayer: String
-  private let oneByOne = Mutex(false)
+  private let view: LowerView
 
   public init(host: PluginHost) throws(EngineError) {
     self.host = host
     state = try host.stateDirectory()
     emptyLayer = "\(state)/empty"
     trash = Trash(path: "\(state)/trash", host: host)
-    layers = LayerStore(path: "\(state)/layers", host: host, trash: trash)
+    view = LowerView(empty: emptyLayer)
+    layers = LayerStore(path: "\(state)/layers", host: host, trash: trash, view: view)
     containers = WritableLayers(path: "\(state)/containers", host: host, trash: trash)
   }
 
@@ -66,7 +67,7 @@ public final class OverlaySnapshotsPlugin: Plugin {
     try containers.load()
     let isModern =
       host.configuration["mount"] != "classic" && OverlayMount.takesLayersOneByOne(probing: emptyLayer)
-    oneByOne.withLock { $0 = isModern }
+    view.takesLayersOneByOne = isModern
   }
 
   // MARK: Handlers
@@ -114,7 +115,7 @@ public final class OverlaySnapshotsPlugin: Plugin {
     do {
       let root = try OverlayMount.make(
         layers: trees, upper: "\(directory)/upper", work: "\(directory)/work", isVolatile: request.discardable,
-        oneByOne: oneByOne.withLock { $0 })
+        oneByOne: view.takesLayersOneByOne)
       return SnapshotMount.Reply(root: Descriptor(adopting: root.release()))
     } catch {
       throw EngineError(.internalFailure, "the root file system cannot be mounted: \(error)")

@@ -3,6 +3,10 @@
 
 /// Unpacks one layer above its parent and keeps it under its chain ID. A layer that is there already is not unpacked
 /// again (the stream is still read to its end and its digest checked). Nothing of a layer that fails stays.
+///
+/// With `waitsForParent` the parent may be on its way: the layer is unpacked, and what needs the parent (a hard link to a
+/// file of a lower layer, directories that the archive does not describe) is done when that is there. Somebody must see
+/// to it that it comes, or cancel the request.
 public struct SnapshotApply: Request {
   public static let name = "snapshot.apply"
   public struct Reply: Codable, Sendable, Equatable {
@@ -25,11 +29,13 @@ public struct SnapshotApply: Request {
   public var differenceID: Digest?
   /// The uncompressed tar stream, read to its end.
   public var archive: Descriptor
+  public var waitsForParent: Bool
 
-  public init(parent: Digest?, differenceID: Digest?, archive: Descriptor) {
+  public init(parent: Digest?, differenceID: Digest?, archive: Descriptor, waitsForParent: Bool = false) {
     self.parent = parent
     self.differenceID = differenceID
     self.archive = archive
+    self.waitsForParent = waitsForParent
   }
 }
 
@@ -87,6 +93,24 @@ public struct SnapshotRemove: Request {
   public var container: ObjectID
 
   public init(container: ObjectID) { self.container = container }
+}
+
+/// Writes what a container's file system holds now as a tar archive, without what is mounted into it; the container may
+/// run meanwhile.
+public struct SnapshotExport: Request {
+  public static let name = "snapshot.export"
+  public typealias Reply = Done
+  public var container: ObjectID
+  /// Chain IDs, lowest first.
+  public var layers: [Digest]
+  /// A file or pipe, written to its end.
+  public var output: Descriptor
+
+  public init(container: ObjectID, layers: [Digest], output: Descriptor) {
+    self.container = container
+    self.layers = layers
+    self.output = output
+  }
 }
 
 /// The bytes in a container's writable layer.
