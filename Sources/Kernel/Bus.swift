@@ -11,6 +11,8 @@ public struct Call: Sendable {
   public let peer: PeerCredentials?
   /// Where every message within the operation is recorded; nil when nobody asked for that.
   public private(set) var trace: TracePoint?
+  /// What the client called the trace; empty where there is none.
+  public var traceIdentifier: String { trace?.trace.identifier ?? "" }
 
   public init(bus: Bus, lease: Lease = Lease(), peer: PeerCredentials? = nil, trace: TracePoint? = nil) {
     self.bus = bus

@@ -82,9 +82,9 @@ final class DriverConversation {
       let lease = Lease()
       let frame: OutgoingFrame?
       do throws(EngineError) {
-        let handler = try bus.remote(request.method, driver: request.driver)
+        let (handler, _) = try bus.remote(request.method, driver: request.driver)
         let reply = try await handler.run(
-          Parameters(body: request.parameters), Call(bus: bus, lease: lease, trace: request.trace)
+          Parameters(body: request.parameters), Call(bus: bus, lease: lease)
         ) { (element) async throws(EngineError) in
           try link.enqueue(try OutgoingMessage.element(request.id, element))
         }
