@@ -44,7 +44,8 @@ final class Fixture {
       if let text = try? String(contentsOfFile: "/proc/\(holder)/comm", encoding: .utf8), text == "sleep\n" { break }
       usleep(2000)
     }
-    _ = host(["ip", "link", "set", "lo", "up"])
+    // A new namespace forwards where the machine does, as one with a running Docker.
+    _ = host(["sh", "-c", "ip link set lo up; echo 0 > /proc/sys/net/ipv4/ip_forward"])
   }
 
   /// Removes the containers, ends the daemon, and reports what either left behind.

@@ -188,7 +188,8 @@ struct ExternalDriverTests {
   @Test func oneThatSaysNothingDelaysTheStartAndNoMore() async throws {
     let world = try World(["mute": ["silent"], "good": []], engine: ["driver_seconds": .integer(1)])
     await world.drivers.start()
-    #expect(world.status("mute")?.state == .waiting)
+    // On a busy machine it may have been given up by now.
+    #expect(world.status("mute")?.state != .running)
     #expect(world.status("good")?.state == .running)
     await world.end()
   }

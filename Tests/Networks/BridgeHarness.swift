@@ -19,7 +19,8 @@ final class TestNamespace: Sendable {
     try SystemCallError.check("unshare") { unshare(CLONE_NEWNET) }
     defer { if setns(original.number, CLONE_NEWNET) != 0 { abort() } }
     descriptor = Descriptor(adopting: try Files.open("/proc/thread-self/ns/net", O_RDONLY).release())
-    try run("ip link set lo up")
+    // A new namespace forwards where the machine does, as one with a running Docker.
+    try run("ip link set lo up; echo 0 > /proc/sys/net/ipv4/ip_forward")
   }
 
   /// A namespace that another process made.
