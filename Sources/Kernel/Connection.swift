@@ -98,6 +98,7 @@ final class Connection: Sendable {
         throw EngineError(.protocolViolation, "the first message must be \"hello\"")
       }
       try body.decode(Hello.self).check()
+      FaultPoint.reach("kernel.connection.accepted")
       state.withLock { $0.isGreeted = true }
       _ = enqueue(try OutgoingMessage.hello(Hello(agent: agent)))
       return

@@ -23,7 +23,7 @@ public final class Timekeeper: Sendable {
   public init() {}
 
   /// Nanoseconds of CLOCK_MONOTONIC.
-  static func clock() -> UInt64 {
+  public static func clock() -> UInt64 {
     var time = timespec()
     clock_gettime(CLOCK_MONOTONIC, &time)
     return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)

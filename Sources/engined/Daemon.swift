@@ -10,8 +10,9 @@ import Wire
 /// The life of the daemon: lock, plugins, socket, signals, and back.
 enum Daemon {
   static let version = "0.1.0"
-  /// How often, and after how many microseconds each, a daemon looks whether the one before it answers: 30 seconds.
-  static let lockAttempts = 600
+  /// Nanoseconds for which a daemon waits for the one before it to answer or to end.
+  static let lockPatience: UInt64 = 30_000_000_000
+  /// Microseconds after which it looks again.
   static let lockPause: UInt32 = 50_000
 
   /// - Returns: the process's exit status.
@@ -121,16 +122,27 @@ enum Daemon {
   private static func takeLock(_ paths: InstancePaths) throws(EngineError) -> Descriptor? {
     do {
       let file = try Files.open("\(paths.runtimeDirectory)/engined.lock", O_RDWR | O_CREAT, mode: 0o600)
-      for _ in 0..<lockAttempts {
+      let end = Timekeeper.clock() + lockPatience
+      while Timekeeper.clock() < end {
         if flock(file.number, LOCK_EX | LOCK_NB) == 0 { return Descriptor(adopting: file.release()) }
         guard errno == EWOULDBLOCK else { throw SystemCallError(call: "flock", subject: paths.root, number: errno) }
-        if (try? UnixSocket.connect(paths.socket)) != nil { return nil }
+        if greets(paths) { return nil }
         usleep(lockPause)
       }
     } catch {
       throw EngineError(.internalFailure, "the engine's lock: \(error)")
     }
     throw EngineError(.conflict, "an engine holds \(paths.root) but does not answer; see \(paths.log)")
+  }
+
+  /// Whether a daemon answers at the socket. One that is being killed may still accept connections for a moment.
+  private static func greets(_ paths: InstancePaths) -> Bool {
+    do throws(EngineError) {
+      var client = try Client(path: paths.socket, agent: "engined \(version)")
+      return client.awaitGreeting(milliseconds: 1000)
+    } catch {
+      return false
+    }
   }
 
   private static func makeInstance(_ paths: InstancePaths) throws(EngineError) -> Instance {

@@ -15,8 +15,7 @@ extension EndToEnd {
     private func killDaemon() {
       let daemons = fixture.processes(named: "engined")
       #expect(daemons.count == 1)
-      for daemon in daemons { kill(daemon, SIGKILL) }
-      Fixture.eventually { fixture.processes(named: "engined").isEmpty }
+      fixture.killDaemons()
     }
 
     @Test func containersServeOnWithoutTheDaemon() {
@@ -66,6 +65,18 @@ extension EndToEnd {
       #expect(fixture.succeed("start", "box") == "box")
     }
 
+    /// A daemon that ends before it has greeted is started anew, a few times; then there is one line that names its log.
+    @Test func aDaemonThatDiesAtEachConnectionIsGivenUp() {
+      defer { fixture.end() }
+      fixture.killDaemons()
+      let outcome = fixture.engine(["ps"], environment: ["ENGINE_FAULT": "kernel.connection.accepted"])
+      #expect(outcome.status == 1)
+      #expect(
+        outcome.errors
+          == "the engine ended before it answered, 5 times; see /run/engine/\(fixture.runtimeHash)/engined.log\n")
+      #expect(fixture.succeed("ps", "-q") == "")
+    }
+
     /// The daemon dies at each step in turn that names itself in the sources, during `run`, `stop` and `rm`.
     @Test func nothingIsLeftWhicheverStepTheDaemonDiesAt() throws {
       defer { fixture.end() }
@@ -75,8 +86,7 @@ extension EndToEnd {
       for point in points {
         // Every daemon that the commands start dies at the point; the commands may fail, as they like.
         let environment = ["ENGINE_FAULT": point]
-        for daemon in fixture.processes(named: "engined") { kill(daemon, SIGTERM) }
-        Fixture.eventually { fixture.processes(named: "engined").isEmpty }
+        fixture.killDaemons(SIGTERM)
         let victim = "victim\(reached.count)"
         let commands = [
           ["run", "-d", "--name", victim, "-p", "80", "-v", "\(victim):/data", "-m", "64m", "bb", "sleep", "1000"],
@@ -85,8 +95,7 @@ extension EndToEnd {
         var failed = false
         for command in commands { failed = fixture.engine(command, environment: environment).status != 0 || failed }
         if failed { reached.append(point) }
-        for daemon in fixture.processes(named: "engined") { kill(daemon, SIGKILL) }
-        Fixture.eventually { fixture.processes(named: "engined").isEmpty }
+        fixture.killDaemons()
         // The next command repairs; afterwards everything goes its usual way.
         let listed = fixture.engine("ps", "-aq")
         #expect(listed.status == 0, "\(point): \(listed)")

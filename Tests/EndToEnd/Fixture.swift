@@ -55,9 +55,7 @@ final class Fixture {
     let containers = engine("ps", "-aq").lines
     if !containers.isEmpty { _ = engine(["rm", "-f", "-v"] + containers) }
     expectClean(sourceLocation: sourceLocation)
-    let daemons = processes(named: "engined")
-    for daemon in daemons { kill(daemon, SIGTERM) }
-    Self.eventually { processes(named: "engined").isEmpty }
+    killDaemons(SIGTERM, sourceLocation: sourceLocation)
     let left = processes(named: "engine")
     #expect(left.isEmpty, "processes are left: \(left)", sourceLocation: sourceLocation)
     for process in left { kill(process, SIGKILL) }
@@ -132,6 +130,19 @@ final class Fixture {
       guard let program = arguments.first?.split(separator: "/").last, program.hasPrefix(name) else { return nil }
       return arguments.contains { $0.contains(root) || $0.contains("/run/engine/\(runtimeHash)") } ? process : nil
     }
+  }
+
+  /// Kills the daemon, and whichever comes up meanwhile, until none holds the instance's lock: a process that is killed
+  /// is a zombie before the last of its threads has let go of its sockets.
+  func killDaemons(_ signal: Int32 = SIGKILL, sourceLocation: SourceLocation = #_sourceLocation) {
+    let lock = open("/run/engine/\(runtimeHash)/engined.lock", O_RDWR | O_CLOEXEC)
+    defer { if lock >= 0 { close(lock) } }
+    let ended = Self.eventually {
+      let daemons = processes(named: "engined")
+      for daemon in daemons { kill(daemon, signal) }
+      return daemons.isEmpty && (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) == 0)
+    }
+    #expect(ended, "a daemon does not end", sourceLocation: sourceLocation)
   }
 
   /// As the engine derives it from the root: FNV-1a 64, the low 32 bits.

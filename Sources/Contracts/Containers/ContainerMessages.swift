@@ -130,6 +130,7 @@ public struct ContainerRemove: Request {
 /// Every record, newest first; filters, limits and formats are the client's.
 public struct ContainerList: Request {
   public static let name = "container.list"
+  public static let isRepeatable = true
   public typealias Reply = [ContainerRecord]
   /// Also those that do not run.
   public var all: Bool
@@ -139,6 +140,7 @@ public struct ContainerList: Request {
 
 public struct ContainerInspect: Request {
   public static let name = "container.inspect"
+  public static let isRepeatable = true
   public typealias Reply = ContainerRecord
   public var container: String
 
@@ -148,6 +150,7 @@ public struct ContainerInspect: Request {
 /// Bytes of a container's writable layer, for `--size`.
 public struct ContainerSize: Request {
   public static let name = "container.size"
+  public static let isRepeatable = true
   public typealias Reply = Int64
   public var container: String
 

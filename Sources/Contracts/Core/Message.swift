@@ -8,6 +8,13 @@ public protocol Message: Codable, Sendable {
 /// A message that asks for one answer.
 public protocol Request: Message {
   associatedtype Reply: Codable & Sendable
+  /// Whether asking twice is as good as asking once, because nothing is changed: a client may then repeat it when the
+  /// connection breaks before the answer.
+  static var isRepeatable: Bool { get }
+}
+
+extension Request {
+  public static var isRepeatable: Bool { false }
 }
 
 /// A message that asks for a sequence of elements, ended by one reply.

@@ -3,6 +3,7 @@
 /// Throws `notFound` with Docker's words (`No such image: x:latest`), `invalidArgument` for an ambiguous prefix.
 public struct ImageResolve: Request {
   public static let name = "image.resolve"
+  public static let isRepeatable = true
   public typealias Reply = ImageDescription
   public var reference: String
 
@@ -11,6 +12,7 @@ public struct ImageResolve: Request {
 
 public struct ImageList: Request {
   public static let name = "image.list"
+  public static let isRepeatable = true
   public typealias Reply = [ImageDescription]
 
   public init() {}

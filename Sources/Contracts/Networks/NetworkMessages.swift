@@ -27,6 +27,7 @@ public struct NetworkCreate: Request {
 
 public struct NetworkList: Request {
   public static let name = "network.list"
+  public static let isRepeatable = true
   public typealias Reply = [NetworkDefinition]
 
   public init() {}
@@ -46,6 +47,7 @@ public struct NetworkInspection: Codable, Sendable {
 /// Finds a network by name, ID or unique prefix of its ID; `notFound` says `network x not found`.
 public struct NetworkInspect: Request {
   public static let name = "network.inspect"
+  public static let isRepeatable = true
   public typealias Reply = NetworkInspection
   public var network: String
 

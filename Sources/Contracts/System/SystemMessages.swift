@@ -1,5 +1,6 @@
 public struct SystemVersion: Request {
   public static let name = "system.version"
+  public static let isRepeatable = true
   public struct Reply: Codable, Sendable, Equatable {
     public var version: String
     public var protocolVersion: Int
@@ -63,6 +64,7 @@ public struct PluginStatus: Codable, Sendable, Equatable {
 
 public struct PluginList: Request {
   public static let name = "plugin.list"
+  public static let isRepeatable = true
   public typealias Reply = [PluginStatus]
 
   public init() {}
@@ -121,6 +123,7 @@ public struct SystemCheck: Request {
 /// What `info` shows.
 public struct SystemInfo: Request {
   public static let name = "system.info"
+  public static let isRepeatable = true
   public struct Reply: Codable, Sendable, Equatable {
     public var containers: Int
     public var running: Int

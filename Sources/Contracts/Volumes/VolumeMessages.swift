@@ -123,6 +123,7 @@ public struct VolumeCreate: Request {
 
 public struct VolumeList: Request {
   public static let name = "volume.list"
+  public static let isRepeatable = true
   public typealias Reply = [Volume]
 
   public init() {}
@@ -131,6 +132,7 @@ public struct VolumeList: Request {
 /// `notFound` says `get x: no such volume`.
 public struct VolumeInspect: Request {
   public static let name = "volume.inspect"
+  public static let isRepeatable = true
   public typealias Reply = Volume
   public var volume: String
 

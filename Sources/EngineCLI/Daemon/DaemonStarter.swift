@@ -8,7 +8,7 @@ import Wire
 struct DaemonStarter {
   let paths: InstancePaths
 
-  func start() throws(EngineError) -> Client {
+  func start() throws(EngineError) -> OwnedDescriptor {
     guard geteuid() == 0 else {
       throw EngineError(.permissionDenied, "the engine is not running, and only root can start it")
     }
@@ -23,17 +23,19 @@ struct DaemonStarter {
 
   /// Holds the instance's lock while it looks again and starts, so that two clients start one daemon. The kernel lets
   /// go of the lock also when this process is killed.
-  private func startLocked() throws -> Client {
+  private func startLocked() throws -> OwnedDescriptor {
     try Files.makeDirectories("/run/engine", mode: 0o711)
     try Files.makeDirectory(paths.runtimeDirectory)
     let lock = try Files.open(paths.startLock, O_RDWR | O_CREAT, mode: 0o600)
     try SystemCallError.check("flock", paths.startLock) { flock(lock.number, LOCK_EX) }
-    if let client = try Engine.attempt(paths) { return client }
-    try spawnAndWait(Self.executable())
-    guard let client = try Engine.attempt(paths) else {
-      throw EngineError(.unavailable, "the engine started and does not listen at \(paths.socket); see \(paths.log)")
+    if let socket = try Engine.attempt(paths) { return socket }
+    let executable = try Self.executable()
+    // One that finds another at work leaves it to that one, which may be about to end.
+    for _ in 0..<3 {
+      try spawnAndWait(executable)
+      if let socket = try Engine.attempt(paths) { return socket }
     }
-    return client
+    throw EngineError(.unavailable, "the engine started and does not listen at \(paths.socket); see \(paths.log)")
   }
 
   /// `engined` beside this program, or what `ENGINE_DAEMON` names.
