@@ -2,8 +2,8 @@
 enum CommandTable {
   static let commands: [Command] =
     RunCommands.all + ContainerCommands.all + ListCommands.all + InspectCommands.all + ImageCommands.all
-    + VolumeCommands.all + NetworkCommands.all + SystemCommands.all + ConfigCommands.all
-    + PluginCommands.all
+    + RegistryCommands.all + VolumeCommands.all + NetworkCommands.all + SystemCommands.all
+    + ConfigCommands.all + PluginCommands.all
 
   static let groups: [CommandGroup] = [
     CommandGroup(name: "config", summary: "Show and check configurations"),
@@ -17,9 +17,9 @@ enum CommandTable {
 
   /// Docker's commands that this engine is to have and has not yet.
   static let later: Set<String> = [
-    "build", "commit", "cp", "diff", "events", "export", "history", "login", "logout", "pause", "port",
+    "build", "commit", "cp", "diff", "events", "export", "history", "pause", "port",
     "pull",
-    "push", "rename", "restart", "save", "search", "stats", "top", "unpause", "update", "prune", "df", "connect",
+    "push", "rename", "restart", "save", "stats", "top", "unpause", "update", "prune", "df", "connect",
     "disconnect",
   ]
 
