@@ -102,7 +102,9 @@ extension Lifecycle {
       state.startingSession = nil
       state.timings = steps
     }
-    return Launched(session: session, client: client, warnings: local.resources.warnings + started.warnings)
+    return Launched(
+      session: session, client: client,
+      warnings: (network?.warnings ?? []) + local.resources.warnings + started.warnings)
   }
 
   private func attach(
