@@ -249,14 +249,16 @@ public final class Shim {
     }
   }
 
-  /// Forgets an exec, once its own handlers have returned.
+  /// Forgets an exec, once its own handlers have returned and its client has taken everything, or is gone.
   private func retire(_ name: String) {
     loop.afterwards { [unowned self] in
       guard let process = self.execs[name] else { return }
-      if process.streams.isDelivered {
-        process.streams.close()
-        self.execs[name] = nil
+      guard process.streams.isDelivered else {
+        process.streams.onDone = { [unowned self] in self.retire(name) }
+        return
       }
+      process.streams.close()
+      self.execs[name] = nil
     }
   }
 }

@@ -82,5 +82,44 @@ extension EndToEnd {
         absent.status == 125 && absent.errors.contains("opening seccomp profile (/absent.json) failed"), "\(absent)")
       #expect(fixture.succeed("ps", "-aq").isEmpty)
     }
+
+    @Test func privilegedLiftsEverything() throws {
+      defer { fixture.end() }
+      fixture.succeed("run", "-d", "--name", "big", "--privileged", "bb", "sleep", "1000")
+      fixture.succeed("run", "-d", "--name", "box", "bb", "sleep", "1000")
+      func inside(_ name: String, _ line: String) -> Outcome { fixture.engine("exec", name, "sh", "-c", line) }
+      let bounding = fixture.host(["grep", "CapBnd", "/proc/self/status"]).text.dropFirst(8)
+      let status = inside("big", "cat /proc/1/status").text
+      #expect(status.contains("CapEff:\t\(bounding)\n") && status.contains("CapBnd:\t\(bounding)\n"), "\(status)")
+      #expect(status.contains("Seccomp:\t0\n"), "\(status)")
+      // Nothing is masked or read-only.
+      let covers = inside("big", "grep -E ' (/proc/[a-z]|/sys/firmware)' /proc/self/mountinfo")
+      #expect(covers.output.isEmpty, "\(covers)")
+      #expect(inside("box", "grep -E ' (/proc/[a-z]|/sys/firmware)' /proc/self/mountinfo").output.isEmpty == false)
+      for path in ["/sys", "/proc"] {
+        let mount = inside("big", "grep ' \(path) ' /proc/self/mountinfo").text
+        #expect(mount.contains(" \(path) rw,"), "\(mount)")
+      }
+      #expect(inside("box", "grep ' /sys ' /proc/self/mountinfo").text.contains(" /sys ro,"))
+      let group =
+        "d=/sys/fs/cgroup; for c in memory unified; do test -d $d/$c && d=$d/$c && break; done; mkdir $d/x && rmdir $d/x"
+      #expect(inside("big", group).status == 0, "\(inside("big", group))")
+      #expect(inside("box", group).status != 0)
+      // Every device of the host, and they open.
+      let list = "find /dev -xdev \\( -type c -o -type b \\) | sort"
+      let own = Set(fixture.host(["sh", "-c", list]).lines)
+      let given = Set(inside("big", list).lines)
+      #expect(own.subtracting(given).subtracting(["/dev/console", "/dev/ptmx"]).isEmpty, "\(own.subtracting(given))")
+      #expect(inside("box", list).lines.count < 10)
+      let open = "mknod /tmp/kmsg c 1 11 && : </tmp/kmsg"
+      #expect(inside("big", open).status == 0, "\(inside("big", open))")
+      let refused = inside("box", open)
+      #expect(refused.status != 0 && refused.errors.contains("Operation not permitted"), "\(refused)")
+      // A command may have what its container has not.
+      let command = fixture.engine("exec", "--privileged", "box", "cat", "/proc/self/status").text
+      #expect(command.contains("CapEff:\t\(bounding)\n") && command.contains("Seccomp:\t0\n"), "\(command)")
+      let plain = fixture.engine("exec", "box", "cat", "/proc/self/status").text
+      #expect(plain.contains("CapEff:\t00000000a80425fb\n") && plain.contains("Seccomp:\t2\n"), "\(plain)")
+    }
   }
 }

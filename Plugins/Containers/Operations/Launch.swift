@@ -147,7 +147,9 @@ extension Lifecycle {
       clock.finish("volumes")
       FaultPoint.reach("containers.run.volumes")
     }
-    let resources = try await call.request(ResourceCreate(container: id, limits: record.configuration.limits))
+    var limits = record.configuration.limits
+    limits.allowsAllDevices = record.configuration.isPrivileged
+    let resources = try await call.request(ResourceCreate(container: id, limits: limits))
     await hold("cgroups of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
       _ = try await call.request(ResourceRemove(container: id))
     }
