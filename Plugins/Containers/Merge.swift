@@ -30,10 +30,9 @@ enum Merge {
     if user.publishesAllPorts { ports += try Ports.published(exposed, except: ports) }
     var warnings: [String] = []
     switch mode {
-    case .host where !ports.isEmpty:
+    case .host where !ports.isEmpty || user.publishesAllPorts:
+      // They stay in the configuration, where `inspect` shows them.
       warnings.append("Published ports are discarded when using host network mode")
-      ports = []
-    case .none: ports = []
     case .container: try mode.refuseConflicts(user)
     default: break
     }

@@ -37,6 +37,7 @@ enum SpecificationBuilder {
     specification.seccomp = configuration.isPrivileged ? .unconfined : security.seccomp
     specification.systemControls = SystemControls.effective(configuration)
     specification.sharedMemorySize = configuration.sharedMemorySize
+    specification.hasSharedMemory = configuration.ipcMode != .none
     specification.isPrivileged = configuration.isPrivileged
     specification.usesInit = configuration.usesInit
     // A container in another one's network has that one's names and resolver.

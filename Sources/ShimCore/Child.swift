@@ -15,6 +15,8 @@ struct ChildDescriptors {
   var mounts: [Int32] = []
   /// For an exec: the pidfd of the container's first process, whose namespaces are joined.
   var container: Int32 = -1
+  /// Pidfds of the processes whose namespaces the container shares, opened where their numbers mean something.
+  var owners: [Int32: Int32] = [:]
 }
 
 /// What runs in a new process between clone3(2) and execve(2). The process is a fork of the single-threaded shim, so
@@ -118,8 +120,7 @@ final class Child {
     for namespace in plan.otherNamespaces where namespace.process != 0 && namespace.kind != UInt32(CLONE_NEWPID) {
       let pid = namespace.process
       try stage("joining a namespace of process \(pid)") { () throws(SystemCallError) in
-        let process = OwnedDescriptor(adopting: try SystemCallError.check("pidfd_open") { pidfd_open(pid, 0) })
-        try SystemCallError.check("setns") { setns(process.number, Int32(bitPattern: namespace.kind)) }
+        try SystemCallError.check("setns") { setns(descriptors.owners[pid] ?? -1, Int32(bitPattern: namespace.kind)) }
       }
     }
     // After the cgroups were entered, so that they are the root of what the container sees.
@@ -149,8 +150,7 @@ final class Child {
       if source.process == 0 { return try Mounts.clone("/dev/shm", recursive: false).release() }
       // A mount can only be copied from within its own mount namespace.
       let own = try Files.open("/proc/self/ns/mnt", O_RDONLY)
-      let process = OwnedDescriptor(adopting: try SystemCallError.check("pidfd_open") { pidfd_open(source.process, 0) })
-      try SystemCallError.check("setns") { setns(process.number, CLONE_NEWNS) }
+      try SystemCallError.check("setns") { setns(descriptors.owners[source.process] ?? -1, CLONE_NEWNS) }
       let copy = try Mounts.clone("/dev/shm", recursive: false)
       try SystemCallError.check("setns") { setns(own.number, CLONE_NEWNS) }
       return copy.release()

@@ -90,6 +90,7 @@ struct RootFileSystem: ~Copyable {
     }
     let plain = quiet | UInt32(MOUNT_ATTR_NODEV)
     try stage("mounting /dev/shm") { () throws(SystemCallError) in
+      guard plan.hasSharedMemory else { return }
       if host.sharedMemory >= 0 { return try Mounts.attach(host.sharedMemory, at: devices.number, "shm") }
       let shared = try Mounts.make(
         "tmpfs",

@@ -165,8 +165,10 @@ public final class Shim {
     process.onStart = { [unowned self, unowned process] in self.announce($0, process, number) }
     process.onExit = { [unowned self] in self.ended($0, $1) }
     do {
-      let pidNamespace = try joined(plan)
-      defer { if pidNamespace >= 0 { close(pidNamespace) } }
+      child.owners = try owners(plan)
+      defer { for number in child.owners.values { close(number) } }
+      let source = plan.otherNamespaces.first { $0.kind == UInt32(CLONE_NEWPID) && $0.process != 0 }
+      let pidNamespace = source.flatMap { child.owners[$0.process] } ?? -1
       let flags = UInt64(plan.freshNamespaces & ~UInt32(CLONE_NEWCGROUP))
       try process.start(
         begin: planned, plan: plan.streams, flags: flags, cgroup: cgroup, pidNamespace: pidNamespace,
@@ -179,12 +181,18 @@ public final class Shim {
     }
   }
 
-  /// A pidfd of the process whose PID namespace the container shares, or -1.
-  private func joined(_ plan: StartPlan) throws(SystemCallError) -> Int32 {
-    guard let source = plan.otherNamespaces.first(where: { $0.kind == UInt32(CLONE_NEWPID) && $0.process != 0 }) else {
-      return -1
+  /// Pidfds of the processes whose namespaces the container shares, by their PID.
+  private func owners(_ plan: StartPlan) throws(SystemCallError) -> [Int32: Int32] {
+    var result: [Int32: Int32] = [:]
+    do throws(SystemCallError) {
+      for source in plan.otherNamespaces where source.process != 0 && result[source.process] == nil {
+        result[source.process] = try SystemCallError.check("pidfd_open") { pidfd_open(source.process, 0) }
+      }
+    } catch {
+      for number in result.values { close(number) }
+      throw error
     }
-    return try SystemCallError.check("pidfd_open") { pidfd_open(source.process, 0) }
+    return result
   }
 
   private func announce(_ outcome: Supervised.Outcome, _ process: Supervised, _ number: UInt32) {
@@ -254,14 +262,16 @@ public final class Shim {
     }
   }
 
-  /// Forgets an exec, once its own handlers have returned.
+  /// Forgets an exec, once its own handlers have returned and its client has taken everything, or is gone.
   private func retire(_ name: String) {
     loop.afterwards { [unowned self] in
       guard let process = self.execs[name] else { return }
-      if process.streams.isDelivered {
-        process.streams.close()
-        self.execs[name] = nil
+      guard process.streams.isDelivered else {
+        process.streams.onDone = { [unowned self] in self.retire(name) }
+        return
       }
+      process.streams.close()
+      self.execs[name] = nil
     }
   }
 }

@@ -166,6 +166,7 @@ public struct StartPlan: Coded, Equatable {
   public var cgroupMounts: [PairPlan] = []
   /// Bytes.
   public var sharedMemorySize: UInt64 = 0
+  public var hasSharedMemory = true
   public var isRootReadOnly = false
   public var isPrivileged = false
   public var usesInit = false
@@ -203,6 +204,7 @@ public struct StartPlan: Coded, Equatable {
     try coder.array(&systemControls)
     try coder.array(&cgroupMounts)
     try coder.integer(&sharedMemorySize)
+    try coder.flag(&hasSharedMemory)
     try coder.flag(&isRootReadOnly)
     try coder.flag(&isPrivileged)
     try coder.flag(&usesInit)

@@ -126,7 +126,9 @@ final class BackgroundCommand {
   private let running = Process()
   private let scratch = "/tmp/engine-e2e-io-\(UUID().uuidString)"
 
-  init(_ fixture: Fixture, _ arguments: String..., input: FileHandle = .nullDevice) throws {
+  init(
+    _ fixture: Fixture, _ arguments: String..., input: FileHandle = .nullDevice, output: FileHandle? = nil
+  ) throws {
     let command = fixture.hostCommand([Fixture.binaries + "/engine", "--root", fixture.root] + arguments)
     running.executableURL = URL(fileURLWithPath: "/usr/bin/env")
     running.arguments = command
@@ -134,7 +136,7 @@ final class BackgroundCommand {
       _ = FileManager.default.createFile(atPath: "\(scratch).\(suffix)", contents: nil)
     }
     running.standardInput = input
-    running.standardOutput = FileHandle(forWritingAtPath: "\(scratch).out")
+    running.standardOutput = output ?? FileHandle(forWritingAtPath: "\(scratch).out")
     running.standardError = FileHandle(forWritingAtPath: "\(scratch).err")
     try running.run()
   }

@@ -94,7 +94,6 @@ import Testing
 
   @Test(arguments: [
     ("--kernel-memory 10m x", "Specifying a kernel memory limit is deprecated and has no effect."),
-    ("--network host -p 80 x", "Published ports are discarded when using host network mode"),
     (
       "--oom-kill-disable x",
       "Disabling the OOM killer on containers without setting a '-m/--memory' limit may be dangerous."

@@ -176,6 +176,6 @@ import Testing
     #expect(try filters.program(.standard, capabilities: 0, isPrivileged: false) == first)
     #expect(try filters.program(.standard, capabilities: 1 << 21, isPrivileged: false) != first)
     #expect(try filters.program(.unconfined, capabilities: 0, isPrivileged: false).isEmpty)
-    #expect(throws: Error.self) { _ = try filters.program(.profile("{}"), capabilities: 0, isPrivileged: false) }
+    #expect(throws: Error.self) { _ = try filters.program(.profile("{"), capabilities: 0, isPrivileged: false) }
   }
 }

@@ -103,7 +103,9 @@ extension Lifecycle {
       state.session = session
       state.startingSession = nil
     }
-    return Launched(session: session, client: client, warnings: local.resources.warnings + started.warnings)
+    return Launched(
+      session: session, client: client,
+      warnings: (network?.warnings ?? []) + local.resources.warnings + started.warnings)
   }
 
   private func attach(
@@ -148,7 +150,9 @@ extension Lifecycle {
       steps.finish("mount volumes", &mark)
       FaultPoint.reach("containers.run.volumes")
     }
-    let resources = try await call.request(ResourceCreate(container: id, limits: record.configuration.limits))
+    var limits = record.configuration.limits
+    limits.allowsAllDevices = record.configuration.isPrivileged
+    let resources = try await call.request(ResourceCreate(container: id, limits: limits))
     await hold("cgroups of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
       _ = try await call.request(ResourceRemove(container: id))
     }
@@ -164,31 +168,49 @@ extension Lifecycle {
     var shared = SpecificationBuilder.Shared()
     func source(_ mode: ContainerConfiguration.NamespaceMode, _ what: String) throws(EngineError) -> Source? {
       switch mode {
-      case .own: return nil
+      case .own, .shareable, .none: return nil
       case .host: return .host
-      case .container(let other): return .process(try join(other, what).state.pid)
+      case .container(let other):
+        let record = try table.find(other).record
+        func refuse(_ why: String) -> EngineError {
+          EngineError(.conflict, "failed to join \(what) namespace: \(why)")
+        }
+        guard record.state.status == .running || record.state.status == .paused else {
+          throw refuse("container \(record.id) is not running")
+        }
+        // A container's IPC is its own affair unless it says otherwise.
+        if what == "IPC", record.configuration.ipcMode == .own || record.configuration.ipcMode == .none {
+          throw refuse("non-shareable IPC (hint: use IpcMode:shareable for the donor container)")
+        }
+        return .process(record.state.pid)
       }
     }
     switch NetworkMode(configuration) {
     case .host: shared.namespaces[.network] = .host
     case .container(let other):
-      let record = try join(other, "network")
+      let record = try networkOwner(other)
       shared.namespaces[.network] = NetworkMode(record.configuration) == .host ? .host : .process(record.state.pid)
       shared.network = record
     case .attached, .none: break
     }
-    shared.namespaces[.pid] = try source(configuration.pidMode, "PID namespace")
+    shared.namespaces[.pid] = try source(configuration.pidMode, "PID")
     shared.namespaces[.ipc] = try source(configuration.ipcMode, "IPC")
-    shared.namespaces[.uts] = try source(configuration.utsMode, "UTS namespace")
-    shared.namespaces[.cgroup] = try source(configuration.cgroupNamespaceMode, "cgroup namespace")
+    shared.namespaces[.uts] = try source(configuration.utsMode, "UTS")
+    shared.namespaces[.cgroup] = try source(configuration.cgroupNamespaceMode, "cgroup")
     return shared
   }
 
-  private func join(_ other: String, _ what: String) throws(EngineError) -> ContainerRecord {
-    let entry = try table.find(other)
-    guard entry.isRunning else {
-      throw EngineError(.conflict, "cannot join \(what) of a non running container: \(entry.id)")
+  /// The container whose network is meant, which may be one that `other` shares in its turn.
+  private func networkOwner(_ other: String) throws(EngineError) -> ContainerRecord {
+    var reference = other
+    for _ in 0..<64 {
+      let record = try table.find(reference).record
+      guard record.state.status == .running || record.state.status == .paused else {
+        throw EngineError(.conflict, "cannot join network of a non running container: \(record.id)")
+      }
+      guard case .container(let next) = NetworkMode(record.configuration) else { return record }
+      reference = next
     }
-    return entry.record
+    throw EngineError(.invalidArgument, "container \(other) shares its network in a circle")
   }
 }

@@ -23,6 +23,7 @@ extension BridgeDriver {
     var made = AttachedContainer()
     do {
       let (ports, reservations, published) = try reservePorts(request.ports, plans)
+      let isCutOff = published.isEmpty && !request.ports.isEmpty
       made.ports = published
       let numbers = try journal.begin(
         plugin: plugin, container: request.container.text,
@@ -47,7 +48,8 @@ extension BridgeDriver {
       if !published.isEmpty { try publish(published) }
       FaultPoint.reach("bridge.attach.published")
       return NetworkDriverAttach.Reply(
-        endpoints: plans.map(Self.endpoint), ports: ports, reservations: reservations)
+        endpoints: plans.map(Self.endpoint), ports: ports, reservations: reservations,
+        warnings: isCutOff ? ["Published ports are discarded when all networks are internal"] : [])
     } catch {
       undo(request.container, plans, made)
       throw error

@@ -21,13 +21,24 @@ extension BridgeDriver {
       try addForeignRule()
     } else {
       try journal.end(journal.entries(plugin: plugin, kind: BridgeState.ruleKind).map(\.number))
-      state.withLock { $0.marks = false }
     }
+    // The mark is there for whoever follows the advice below, also where no rule of ours asks for it.
+    state.withLock { $0.marks = hasPlace || !droppers.isEmpty }
     for chain in droppers where !(hasPlace && chain.hasPrefix("ip filter ")) {
       host.log.warning(
-        "the firewall's chain \"\(chain)\" drops what is forwarded; containers are cut off from outside until it accepts packets with the mark \(NftTable.markBit)"
+        "the firewall's chain \"\(chain)\" drops what is forwarded: containers are cut off from outside until \"\(Self.remedy(chain))\" was run"
       )
     }
+  }
+
+  /// The command that lets a chain accept what this engine forwards.
+  ///
+  /// - Parameter chain: family, table and chain.
+  static func remedy(_ chain: String) -> String {
+    let bit = String(NftTable.markBit, radix: 16)
+    return chain == "ip filter FORWARD"
+      ? "iptables -I FORWARD -m mark --mark 0x\(bit)/0x\(bit) -j ACCEPT"
+      : "nft insert rule \(chain) meta mark and 0x\(bit) == 0x\(bit) accept"
   }
 
   private func addForeignRule() throws(EngineError) {
@@ -41,7 +52,6 @@ extension BridgeDriver {
         plugin: plugin,
         [(kind: BridgeState.ruleKind, object: "ip \(Self.place.table) \(Self.place.chain) \(table.name)")])
     }
-    state.withLock { $0.marks = true }
     if !present.isEmpty { return }
     try attempt("Docker's chain cannot be written") { () throws(SystemCallError) in
       try netfilter.with { (socket) throws(SystemCallError) in

@@ -63,7 +63,7 @@ struct NftTable: Sendable {
   /// The whole table as it shall be; what is published stays.
   ///
   /// - Parameters:
-  ///   - marks: set the mark, because a rule in a foreign chain asks for it.
+  ///   - marks: set the mark, for which a rule in a foreign chain asks or may ask.
   ///   - dropsForeign: forwarding was off before this engine, so what is not its own stays dropped.
   func write(_ networks: [NftNetwork], marks: Bool, dropsForeign: Bool, into batch: inout NftBatch) {
     let table = nftnl_table_alloc()

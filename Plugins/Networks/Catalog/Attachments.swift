@@ -42,6 +42,7 @@ extension NetworkCatalogPlugin {
         reply.endpoints += part.endpoints
         reply.ports += part.ports
         reply.reservations += part.reservations
+        reply.warnings += part.warnings
       }
       let order = places.map(\.definition.id)
       reply.endpoints.sort { left, right in

@@ -61,6 +61,7 @@ struct PlanBuilder: Sendable {
     plan.systemControls = specification.systemControls.sorted { $0.key < $1.key }.map { PairPlan($0.key, $0.value) }
     plan.cgroupMounts = cgroupMounts
     plan.sharedMemorySize = UInt64(max(0, specification.sharedMemorySize))
+    plan.hasSharedMemory = specification.hasSharedMemory
     plan.isRootReadOnly = specification.isRootReadOnly
     plan.isPrivileged = specification.isPrivileged
     plan.usesInit = specification.usesInit

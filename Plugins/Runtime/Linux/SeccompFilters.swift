@@ -8,30 +8,105 @@ import Synchronization
 /// Compiles seccomp filters to the kernel's own form and keeps them: one a set of capabilities, because compiling takes
 /// milliseconds and loading a microsecond's fraction of that.
 final class SeccompFilters: Sendable {
-  private let compiled = Mutex<[UInt64: [UInt8]]>([:])
+  private struct Key: Hashable {
+    var capabilities: UInt64
+    /// Empty for the default rules.
+    var profile: String
+  }
+
+  /// So many filters of users' own profiles are kept at most.
+  private static let limit = 32
+  private let compiled = Mutex<[Key: [UInt8]]>([:])
 
   /// The filter's `struct sock_filter`s, or empty where nothing is filtered.
   func program(
     _ policy: RuntimeSpecification.SeccompPolicy, capabilities: UInt64, isPrivileged: Bool
   ) throws(EngineError) -> [UInt8] {
     if isPrivileged { return [] }
+    let key: Key
     switch policy {
     case .unconfined: return []
-    case .profile:
-      throw EngineError(
-        .unsupported, "a seccomp profile of one's own is not supported yet: use the default or seccomp=unconfined")
-    case .standard:
-      if let program = compiled.withLock({ $0[capabilities] }) { return program }
-      let program: [UInt8]
-      do {
-        program = try Self.compile(capabilities)
-      } catch {
-        throw EngineError(.internalFailure, "the seccomp filter cannot be compiled: \(error)")
-      }
-      compiled.withLock { $0[capabilities] = program }
-      return program
+    case .profile(let text): key = Key(capabilities: capabilities, profile: text)
+    case .standard: key = Key(capabilities: capabilities, profile: "")
+    }
+    if let program = compiled.withLock({ $0[key] }) { return program }
+    let program = try key.profile.isEmpty ? Self.standard(capabilities) : Self.program(key.profile, capabilities)
+    compiled.withLock { compiled in
+      if compiled.count >= Self.limit, !key.profile.isEmpty { compiled = compiled.filter { $0.key.profile.isEmpty } }
+      compiled[key] = program
+    }
+    return program
+  }
+
+  private static func standard(_ capabilities: UInt64) throws(EngineError) -> [UInt8] {
+    do {
+      return try compile(capabilities)
+    } catch {
+      throw EngineError(.internalFailure, "the seccomp filter cannot be compiled: \(error)")
     }
   }
+
+  // MARK: Profiles of users
+
+  private static func program(_ text: String, _ capabilities: UInt64) throws(EngineError) -> [UInt8] {
+    let machine = SeccompProfile.Machine(
+      architecture: architecture, capabilities: capabilities, kernel: kernelVersion)
+    let profile = try SeccompProfile(text, on: machine)
+    guard let action = profile.defaultAction else { return [] }
+    do {
+      return try compile(profile, defaultAction: action)
+    } catch {
+      throw EngineError(.invalidArgument, "the seccomp profile cannot be compiled: \(error)")
+    }
+  }
+
+  private static func compile(
+    _ profile: SeccompProfile, defaultAction: UInt32
+  ) throws(SystemCallError) -> [UInt8] {
+    guard let filter = seccomp_init(defaultAction) else {
+      throw SystemCallError(call: "seccomp_init", number: EINVAL)
+    }
+    defer { seccomp_release(filter) }
+    for name in profile.architectures {
+      let number = seccomp_arch_resolve_name(name)
+      if number == 0 { throw SystemCallError(call: "seccomp_arch_resolve_name", subject: name, number: EINVAL) }
+      let result = seccomp_arch_add(filter, number)
+      if result != -EEXIST { try check("seccomp_arch_add \(name)", result) }
+    }
+    try check("seccomp_attr_set", seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2))
+    // libseccomp refuses a rule that says what is done anyway.
+    for rule in profile.rules where rule.action != defaultAction {
+      let comparisons = rule.comparisons.map { item in
+        compare(item.index, item.operation.scmp, item.value, item.second)
+      }
+      // Several comparisons of one argument cannot be one rule: each is one of its own, as runc has it.
+      let repeats = Set(comparisons.map(\.arg)).count < comparisons.count
+      for name in rule.names {
+        if repeats {
+          for comparison in comparisons { try add(filter, rule.action, name, [comparison]) }
+        } else {
+          try add(filter, rule.action, name, comparisons)
+        }
+      }
+    }
+    return try export(filter)
+  }
+
+  #if arch(arm64)
+    private static let architecture = "arm64"
+  #else
+    private static let architecture = "amd64"
+  #endif
+
+  /// Major and minor version of the running kernel (uname(2)).
+  private static let kernelVersion: [Int] = {
+    var names = utsname()
+    uname(&names)
+    let text = withUnsafeBytes(of: names.release) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+    return text.split(separator: ".").prefix(2).map { part in Int(part.prefix { $0.isNumber }) ?? 0 }
+  }()
+
+  // MARK: The default rules
 
   private static func compile(_ capabilities: UInt64) throws(SystemCallError) -> [UInt8] {
     guard let filter = seccomp_init(errno(EPERM)) else {
@@ -113,5 +188,19 @@ final class SeccompFilters: Sendable {
       throw SystemCallError(call: "seccomp_export_bpf", number: E2BIG)
     }
     return program
+  }
+}
+
+extension SeccompProfile.Operation {
+  fileprivate var scmp: scmp_compare {
+    switch self {
+    case .notEqual: SCMP_CMP_NE
+    case .less: SCMP_CMP_LT
+    case .lessOrEqual: SCMP_CMP_LE
+    case .equal: SCMP_CMP_EQ
+    case .greaterOrEqual: SCMP_CMP_GE
+    case .greater: SCMP_CMP_GT
+    case .maskedEqual: SCMP_CMP_MASKED_EQ
+    }
   }
 }

@@ -13,6 +13,10 @@ public struct ContainerConfiguration: Codable, Sendable, Equatable {
     case host
     /// By name or ID.
     case container(String)
+    /// IPC: its own, which other containers may join.
+    case shareable
+    /// IPC: its own, without /dev/shm.
+    case none
   }
 
   /// As the user wrote it, for example `nginx`.

@@ -45,11 +45,16 @@ public struct NetworkDriverAttach: Request {
     public var endpoints: [Endpoint]
     public var ports: [PortBinding]
     public var reservations: [Descriptor]
+    /// What was asked for and could not be done, in words for the user.
+    public var warnings: [String]
 
-    public init(endpoints: [Endpoint], ports: [PortBinding], reservations: [Descriptor]) {
+    public init(
+      endpoints: [Endpoint], ports: [PortBinding], reservations: [Descriptor], warnings: [String] = []
+    ) {
       self.endpoints = endpoints
       self.ports = ports
       self.reservations = reservations
+      self.warnings = warnings
     }
   }
   public var container: ObjectID

@@ -74,14 +74,18 @@ public struct NetworkAttach: Request {
     public var ports: [PortBinding]
     /// Bound sockets that keep the host ports; whoever holds them keeps the ports.
     public var reservations: [Descriptor]
+    /// What was asked for and could not be done, in words for the user.
+    public var warnings: [String]
 
     public init(
-      namespace: Descriptor?, endpoints: [Endpoint], ports: [PortBinding], reservations: [Descriptor]
+      namespace: Descriptor?, endpoints: [Endpoint], ports: [PortBinding], reservations: [Descriptor],
+      warnings: [String] = []
     ) {
       self.namespace = namespace
       self.endpoints = endpoints
       self.ports = ports
       self.reservations = reservations
+      self.warnings = warnings
     }
   }
   public var container: ObjectID

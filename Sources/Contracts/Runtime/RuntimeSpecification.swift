@@ -68,6 +68,8 @@ public struct RuntimeSpecification: Codable, Sendable, Equatable {
   public var systemControls: [String: String] = [:]
   /// Bytes of /dev/shm.
   public var sharedMemorySize: Int64 = 64 << 20
+  /// Whether there is a /dev/shm at all.
+  public var hasSharedMemory = true
   /// Every device, nothing masked, /sys writable.
   public var isPrivileged = false
   /// Runs the shim's own init as PID 1 in front of the command (`--init`).

@@ -1,6 +1,7 @@
 import Contracts
 import Glibc
 import LinuxSystem
+import Wire
 
 /// What the flags of `run` and `create` ask for, as the engine takes it.
 struct ContainerRequest {
@@ -68,8 +69,12 @@ struct ContainerRequest {
     configuration.stopSignal = options.string("stop-signal") ?? ""
     configuration.stopTimeout = options.integer("stop-timeout")
     configuration.pidMode = try Self.namespace(options.string("pid"), refusal: "--pid: invalid PID mode")
-    configuration.ipcMode = try Self.namespace(
-      options.string("ipc"), own: ["private", "shareable"], refusal: "--ipc: invalid IPC mode")
+    switch options.string("ipc") {
+    case "shareable": configuration.ipcMode = .shareable
+    case "none": configuration.ipcMode = .none
+    case let text:
+      configuration.ipcMode = try Self.namespace(text, own: ["private"], refusal: "--ipc: invalid IPC mode")
+    }
     configuration.utsMode = try Self.namespace(
       options.string("uts"), joinable: false, refusal: "--uts: invalid UTS mode")
     configuration.cgroupNamespaceMode = try Self.namespace(
@@ -144,12 +149,22 @@ struct ContainerRequest {
         configuration.securityOptions.append("\(key)=\(value)")
         continue
       }
-      do {
-        let profile = String(decoding: try surroundings.readFile(value), as: UTF8.self)
-        configuration.securityOptions.append("seccomp=\(profile)")
-      } catch {
-        throw EngineError(.invalidArgument, "opening seccomp profile (\(value)) failed: \(error.message)")
-      }
+      configuration.securityOptions.append("seccomp=\(try Self.profile(value, surroundings))")
+    }
+  }
+
+  /// A seccomp profile's text without the blanks between its words, as Docker sends it.
+  private static func profile(_ path: String, _ surroundings: Surroundings) throws(EngineError) -> String {
+    let bytes: [UInt8]
+    do {
+      bytes = try surroundings.readFile(path)
+    } catch {
+      throw EngineError(.invalidArgument, "opening seccomp profile (\(path)) failed: \(error.message)")
+    }
+    do {
+      return try JSON.write(try JSON.parse(bytes))
+    } catch {
+      throw EngineError(.invalidArgument, "compacting json for seccomp profile (\(path)) failed: \(error.message)")
     }
   }
 

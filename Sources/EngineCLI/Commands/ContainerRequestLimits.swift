@@ -144,15 +144,7 @@ extension ContainerRequest {
 
   private mutating func checkNetworkMode(_ options: Options) throws(EngineError) {
     let mode = configuration.networkMode
-    guard mode == "host" || mode.hasPrefix("container:") else { return }
-    if mode == "host" {
-      if !configuration.ports.isEmpty || configuration.publishesAllPorts {
-        warnings.append("Published ports are discarded when using host network mode")
-        configuration.ports = []
-        configuration.publishesAllPorts = false
-      }
-      return
-    }
+    guard mode.hasPrefix("container:") else { return }
     let conflicts: [(Bool, String)] = [
       (!configuration.hostname.isEmpty, "hostname and the network mode"),
       (!configuration.dnsServers.isEmpty, "dns and the network mode"),

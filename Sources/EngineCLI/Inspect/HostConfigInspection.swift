@@ -152,6 +152,8 @@ enum HostConfigInspection {
     case .own: own
     case .host: "host"
     case .container(let name): "container:\(name)"
+    case .shareable: "shareable"
+    case .none: "none"
     }
   }
 
