@@ -84,7 +84,9 @@ let host: [Target] = [
 ]
 
 let benchmarks: [Target] = [
-  .executableTarget(name: "engine-benchmarks", dependencies: ["CLinux"], path: "Benchmarks/EndToEnd"),
+  .executableTarget(
+    name: "engine-benchmarks", dependencies: ["CLinux", "CNetlink", "Contracts", "Wire"],
+    path: "Benchmarks/EndToEnd"),
   .executableTarget(
     name: "engine-micro-benchmarks", dependencies: ["Contracts", "Wire", "Kernel", "LinuxSystem"],
     path: "Benchmarks/Micro"),

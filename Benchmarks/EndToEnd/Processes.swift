@@ -8,13 +8,22 @@ enum Processes {
   }
 
   /// Starts a program found in PATH; its output goes to `log` or nowhere.
-  static func spawn(_ arguments: [String], environment: [String] = [], log: String = "/dev/null") throws -> pid_t {
+  ///
+  /// - Parameter pipes: what becomes its standard input and output instead.
+  static func spawn(
+    _ arguments: [String], environment: [String] = [], log: String = "/dev/null", pipes: (Int32, Int32)? = nil
+  ) throws -> pid_t {
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)
     defer { posix_spawn_file_actions_destroy(&actions) }
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-    posix_spawn_file_actions_addopen(&actions, 1, log, O_WRONLY | O_CREAT | O_APPEND, 0o600)
-    posix_spawn_file_actions_adddup2(&actions, 1, 2)
+    if let pipes {
+      posix_spawn_file_actions_adddup2(&actions, pipes.0, 0)
+      posix_spawn_file_actions_adddup2(&actions, pipes.1, 1)
+    } else {
+      posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+      posix_spawn_file_actions_addopen(&actions, 1, log, O_WRONLY | O_CREAT | O_APPEND, 0o600)
+      posix_spawn_file_actions_adddup2(&actions, 1, 2)
+    }
     var argv: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
     var inherited: [String] = []
     var cursor = linux_environment()
@@ -39,7 +48,11 @@ enum Processes {
   static func wait(_ process: pid_t) -> Int32 {
     var status: Int32 = 0
     while waitpid(process, &status, 0) < 0 && errno == EINTR {}
-    return linux_wait_exited(status) != 0 ? linux_wait_exit_status(status) : 128 + linux_wait_signal(status)
+    return exitCode(status)
+  }
+
+  private static func exitCode(_ status: Int32) -> Int32 {
+    linux_wait_exited(status) != 0 ? linux_wait_exit_status(status) : 128 + linux_wait_signal(status)
   }
 
   static func run(_ arguments: [String], environment: [String] = [], log: String = "/dev/null") throws {
@@ -47,6 +60,20 @@ enum Processes {
     guard status == 0 else {
       throw Failure(description: "\(arguments.joined(separator: " ")) ended with \(status); see \(log)")
     }
+  }
+
+  /// What a program printed.
+  static func output(_ arguments: [String], environment: [String] = []) throws -> String {
+    var ends: [Int32] = [-1, -1]
+    pipe2(&ends, O_CLOEXEC)
+    let null = linux_open("/dev/null", O_RDONLY | O_CLOEXEC, 0)
+    defer { close(null) }
+    let process = try spawn(arguments, environment: environment, pipes: (null, ends[1]))
+    close(ends[1])
+    let text = read(ends[0])
+    let status = wait(process)
+    guard status == 0 else { throw Failure(description: "\(arguments.joined(separator: " ")) ended with \(status)") }
+    return text
   }
 
   /// Microseconds from before the start of a program until it has ended.
@@ -60,15 +87,83 @@ enum Processes {
     return end - start
   }
 
+  /// Runs a program so many times, some at once, and returns the seconds from the first start to the last end.
+  static func many(_ count: Int, atOnce: Int, _ arguments: (Int) -> [String], environment: [String]) throws -> Double {
+    let begin = microseconds()
+    var running: Set<pid_t> = []
+    var started = 0
+    var problem: Failure?
+    while started < count && problem == nil || !running.isEmpty {
+      if started < count, running.count < atOnce, problem == nil {
+        running.insert(try spawn(arguments(started), environment: environment))
+        started += 1
+        continue
+      }
+      var status: Int32 = 0
+      let process = waitpid(-1, &status, 0)
+      guard running.remove(process) != nil else { continue }
+      if exitCode(status) != 0 {
+        problem = Failure(description: "\(arguments(0).joined(separator: " ")) ended with \(exitCode(status))")
+      }
+    }
+    if let problem { throw problem }
+    return (microseconds() - begin) / 1e6
+  }
+
   static func isInstalled(_ program: String) -> Bool {
     (getenv("PATH").map { String(cString: $0) } ?? "/usr/bin:/bin:/usr/sbin:/sbin").split(separator: ":")
       .contains { access("\($0)/\(program)", X_OK) == 0 }
   }
 
-  private static func microseconds() -> Double {
+  static func microseconds() -> Double {
     var time = timespec()
     clock_gettime(CLOCK_MONOTONIC, &time)
     return Double(time.tv_sec) * 1e6 + Double(time.tv_nsec) / 1e3
+  }
+
+  // MARK: Files and other processes
+
+  /// A file's text; empty when it cannot be read.
+  static func read(_ path: String) -> String {
+    let file = linux_open(path, O_RDONLY | O_CLOEXEC, 0)
+    return file >= 0 ? read(file) : ""
+  }
+
+  /// Everything up to the end; closes the descriptor.
+  static func read(_ descriptor: Int32) -> String {
+    defer { close(descriptor) }
+    var bytes: [UInt8] = []
+    var buffer = [UInt8](repeating: 0, count: 65_536)
+    while true {
+      let count = Glibc.read(descriptor, &buffer, buffer.count)
+      if count < 0 && errno == EINTR { continue }
+      if count <= 0 { return String(decoding: bytes, as: UTF8.self) }
+      bytes += buffer[..<count]
+    }
+  }
+
+  /// Every process, with its parent and its command line.
+  static func all() -> [(process: pid_t, parent: pid_t, command: String)] {
+    guard let directory = opendir("/proc") else { return [] }
+    defer { closedir(directory) }
+    var found: [(pid_t, pid_t, String)] = []
+    while let entry = readdir(directory) {
+      let name = withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+      guard let process = pid_t(name) else { continue }
+      // After the last parenthesis of the name: the state, then the parent (proc_pid_stat(5)).
+      let fields = read("/proc/\(name)/stat").split(separator: ")").last?.split(separator: " ") ?? []
+      guard fields.count > 1, let parent = pid_t(fields[1]) else { continue }
+      let command = read("/proc/\(name)/cmdline").split(separator: "\0").joined(separator: " ")
+      found.append((process, parent, command))
+    }
+    return found
+  }
+
+  /// A line of /proc/PID/smaps_rollup or status in kilobytes; 0 when the process is gone.
+  static func kilobytes(_ key: String, of process: pid_t, in file: String) -> Int {
+    let lines = read("/proc/\(process)/\(file)").split(separator: "\n")
+    guard let line = lines.first(where: { $0.hasPrefix("\(key):") }) else { return 0 }
+    return line.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first.flatMap { Int($0) } ?? 0
   }
 }
 

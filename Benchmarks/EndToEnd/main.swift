@@ -1,8 +1,12 @@
 import Glibc
 
 // Whole commands as a user types them, side by side in one run, hot and with pauses.
+let arguments = Array(CommandLine.arguments.dropFirst())
+if arguments.count == 3, arguments[0] == RawFloor.argument {
+  exit(RawFloor.serve(rootfs: arguments[1], directory: arguments[2]))
+}
 do {
-  let options = try Options(Array(CommandLine.arguments.dropFirst()))
+  let options = try Options(arguments)
   let suite = try Suite(options)
   defer { suite.tearDown() }
   try suite.run()

@@ -1,0 +1,104 @@
+/// Charts as SVG.
+enum Chart {
+  struct Bar {
+    var label: String
+    var value: Double
+    var whisker: Double?
+    var text: String
+    var color: String
+  }
+
+  struct Line {
+    var label: String
+    var points: [(x: Double, y: Double)]
+    var color: String
+  }
+
+  struct Span {
+    var label: String
+    var begin: Double
+    var end: Double
+    var color: String
+  }
+
+  private static let width = 860.0
+  private static let margin = 210.0
+
+  private static func svg(height: Double, _ body: String) -> String {
+    "<svg viewBox=\"0 0 \(number(width)) \(number(height))\" role=\"img\">\n\(body)</svg>\n"
+  }
+
+  private static func number(_ value: Double) -> String { Text.decimal(max(0, value), 2) }
+
+  private static func rectangle(_ x: Double, _ y: Double, _ w: Double, _ h: Double, _ color: String) -> String {
+    "<rect x=\"\(number(x))\" y=\"\(number(y))\" width=\"\(number(w))\" height=\"\(number(h))\" fill=\"\(color)\"/>\n"
+  }
+
+  private static func text(_ x: Double, _ y: Double, _ content: String, anchor: String = "start") -> String {
+    "<text x=\"\(number(x))\" y=\"\(number(y))\" text-anchor=\"\(anchor)\">\(Page.escaped(content))</text>\n"
+  }
+
+  private static func line(_ x1: Double, _ y1: Double, _ x2: Double, _ y2: Double, _ color: String) -> String {
+    "<line x1=\"\(number(x1))\" y1=\"\(number(y1))\" x2=\"\(number(x2))\" y2=\"\(number(y2))\" stroke=\"\(color)\"/>\n"
+  }
+
+  static func bars(_ bars: [Bar]) -> String {
+    let most = bars.map { max($0.value, $0.whisker ?? 0) }.max() ?? 1
+    let scale = (width - margin - 120) / max(most, 1e-9)
+    var body = ""
+    for (index, bar) in bars.enumerated() {
+      let y = Double(index) * 24
+      body += text(margin - 8, y + 16, bar.label, anchor: "end")
+      body += rectangle(margin, y + 3, max(1, bar.value * scale), 18, bar.color)
+      var end = bar.value
+      if let whisker = bar.whisker, whisker > bar.value {
+        body += line(margin + bar.value * scale, y + 12, margin + whisker * scale, y + 12, bar.color)
+        end = whisker
+      }
+      body += text(margin + end * scale + 6, y + 16, bar.text)
+    }
+    return svg(height: Double(bars.count) * 24 + 4, body)
+  }
+
+  /// Lines over a common scale that begins at zero.
+  static func lines(_ lines: [Line], across: String) -> String {
+    let height = 240.0
+    let (left, right, bottom) = (60.0, width - 190, height - 40)
+    let mostX = max(1e-9, lines.flatMap { $0.points.map(\.x) }.max() ?? 1)
+    let mostY = max(1e-9, lines.flatMap { $0.points.map(\.y) }.max() ?? 1)
+    func x(_ value: Double) -> Double { left + value / mostX * (right - left) }
+    func y(_ value: Double) -> Double { bottom - value / mostY * (bottom - 14) }
+    var body = line(left, bottom, right, bottom, "#94a3b8") + line(left, 10, left, bottom, "#94a3b8")
+    for part in 0...4 {
+      let value = mostY * Double(part) / 4
+      body += text(left - 6, y(value) + 4, Text.decimal(value, mostY < 10 ? 2 : 0), anchor: "end")
+    }
+    for value in Set(lines.flatMap { $0.points.map(\.x) }).sorted() {
+      body += text(x(value), bottom + 18, Text.decimal(value, 0), anchor: "middle")
+    }
+    body += text((left + right) / 2, height - 4, across, anchor: "middle")
+    for (index, drawn) in lines.enumerated() {
+      let points = drawn.points.map { "\(number(x($0.x))),\(number(y($0.y)))" }.joined(separator: " ")
+      body += "<polyline points=\"\(points)\" fill=\"none\" stroke=\"\(drawn.color)\" stroke-width=\"2\"/>\n"
+      for point in drawn.points {
+        body += "<circle cx=\"\(number(x(point.x)))\" cy=\"\(number(y(point.y)))\" r=\"3\" fill=\"\(drawn.color)\"/>\n"
+      }
+      body += rectangle(right + 14, 14 + Double(index) * 22, 12, 12, drawn.color)
+      body += text(right + 32, 25 + Double(index) * 22, drawn.label)
+    }
+    return svg(height: height, body)
+  }
+
+  /// What happened when, in milliseconds.
+  static func waterfall(_ spans: [Span], total: Double) -> String {
+    let scale = (width - margin - 80) / max(total, 1e-9)
+    var body = ""
+    for (index, span) in spans.enumerated() {
+      let y = Double(index) * 20
+      body += text(margin - 8, y + 14, span.label, anchor: "end")
+      body += rectangle(margin + span.begin * scale, y + 3, max(1, (span.end - span.begin) * scale), 14, span.color)
+      body += text(margin + span.end * scale + 5, y + 14, "\(Text.decimal(span.end - span.begin, 2)) ms")
+    }
+    return svg(height: Double(spans.count) * 20 + 4, body)
+  }
+}

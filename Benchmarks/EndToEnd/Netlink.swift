@@ -1,0 +1,162 @@
+import CLinux
+import CNetlink
+import Glibc
+
+/// The few messages of rtnetlink(7) that the raw floor needs, written out.
+enum Netlink {
+  private static let bridgeName = "flbr"
+
+  struct Message {
+    private(set) var bytes: [UInt8] = []
+
+    init(_ type: UInt16, _ flags: Int32) {
+      append(UInt32(0))
+      append(type)
+      append(UInt16(flags | NLM_F_REQUEST | NLM_F_ACK))
+      append(UInt32(1))
+      append(UInt32(0))
+    }
+
+    mutating func append<Value>(_ value: Value) { withUnsafeBytes(of: value) { bytes.append(contentsOf: $0) } }
+
+    mutating func link(index: Int32 = 0, up: Bool) {
+      append(
+        ifinfomsg(
+          ifi_family: 0, __ifi_pad: 0, ifi_type: 0, ifi_index: index, ifi_flags: up ? UInt32(IFF_UP) : 0,
+          ifi_change: UInt32(IFF_UP)))
+    }
+
+    mutating func attribute(_ type: Int, _ value: [UInt8]) {
+      append(UInt16(value.count + 4))
+      append(UInt16(type))
+      bytes += value
+      while bytes.count % 4 != 0 { bytes.append(0) }
+    }
+
+    mutating func attribute(_ type: Int, _ value: UInt32) { attribute(type, withUnsafeBytes(of: value, Array.init)) }
+    mutating func attribute(_ type: Int, _ value: String) { attribute(type, Array(value.utf8) + [0]) }
+
+    mutating func nest(_ type: Int, _ body: (inout Message) -> Void) {
+      let start = bytes.count
+      append(UInt16(0))
+      append(UInt16(type))
+      body(&self)
+      patch(UInt16(bytes.count - start), at: start)
+    }
+
+    mutating func finish() { patch(UInt32(bytes.count), at: 0) }
+
+    private mutating func patch<Value>(_ value: Value, at offset: Int) {
+      bytes.withUnsafeMutableBytes { $0.storeBytes(of: value, toByteOffset: offset, as: Value.self) }
+    }
+  }
+
+  /// Sends the messages at once and reads an acknowledgement for each.
+  ///
+  /// - Returns: whether all succeeded.
+  private static func send(_ messages: [Message]) -> Bool {
+    let number = socket(AF_NETLINK, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    guard number >= 0 else { return false }
+    defer { close(number) }
+    var bytes: [UInt8] = []
+    for var message in messages {
+      message.finish()
+      bytes += message.bytes
+    }
+    guard Glibc.send(number, bytes, bytes.count, 0) == bytes.count else { return false }
+    var buffer = [UInt8](repeating: 0, count: 8192)
+    var answers = 0
+    var isGood = true
+    while answers < messages.count {
+      let count = recv(number, &buffer, buffer.count, 0)
+      if count <= 0 { return false }
+      var offset = 0
+      while offset + 20 <= count {
+        let (length, error) = buffer.withUnsafeBytes {
+          (
+            $0.loadUnaligned(fromByteOffset: offset, as: UInt32.self),
+            $0.loadUnaligned(fromByteOffset: offset + 16, as: Int32.self)
+          )
+        }
+        if error != 0 { isGood = false }
+        answers += 1
+        offset += (Int(length) + 3) & ~3
+        if length == 0 { return false }
+      }
+    }
+    return isGood
+  }
+
+  /// - Returns: the index of a new bridge with the address 10.99.0.1/24, up; nil when it cannot be made.
+  static func makeBridge() -> Int32? {
+    var bridge = Message(UInt16(RTM_NEWLINK), NLM_F_CREATE | NLM_F_EXCL)
+    bridge.link(up: true)
+    bridge.attribute(Int(IFLA_IFNAME), bridgeName)
+    bridge.nest(Int(IFLA_LINKINFO)) { $0.attribute(Int(IFLA_INFO_KIND), "bridge") }
+    guard send([bridge]) else { return nil }
+    let index = Int32(if_nametoindex(bridgeName))
+    return send([address(index, 1)]) ? index : nil
+  }
+
+  /// A veth pair: `fl0` on the bridge and up, `eth0` in the process's network namespace.
+  static func addVeth(to bridge: Int32, process: pid_t) -> Bool {
+    var veth = Message(UInt16(RTM_NEWLINK), NLM_F_CREATE | NLM_F_EXCL)
+    veth.link(up: true)
+    veth.attribute(Int(IFLA_IFNAME), "fl0")
+    veth.attribute(Int(IFLA_NUM_TX_QUEUES), 1)
+    veth.attribute(Int(IFLA_NUM_RX_QUEUES), 1)
+    veth.attribute(Int(IFLA_MASTER), UInt32(bridge))
+    veth.nest(Int(IFLA_LINKINFO)) { information in
+      information.attribute(Int(IFLA_INFO_KIND), "veth")
+      information.nest(Int(IFLA_INFO_DATA)) { data in
+        data.nest(1) { peer in  // VETH_INFO_PEER
+          peer.append(ifinfomsg())
+          peer.attribute(Int(IFLA_IFNAME), "eth0")
+          peer.attribute(Int(IFLA_NUM_TX_QUEUES), 1)
+          peer.attribute(Int(IFLA_NUM_RX_QUEUES), 1)
+          peer.attribute(Int(IFLA_NET_NS_PID), UInt32(process))
+        }
+      }
+    }
+    return send([veth])
+  }
+
+  /// In the container: lo and eth0 up, 10.99.0.2/24, and the way out.
+  static func configureContainer() -> Bool {
+    let index = Int32(if_nametoindex("eth0"))
+    var messages: [Message] = []
+    for link in [1, index] {
+      var up = Message(UInt16(RTM_NEWLINK), 0)
+      up.link(index: link, up: true)
+      messages.append(up)
+    }
+    messages.append(address(index, 2))
+    var route = Message(UInt16(RTM_NEWROUTE), NLM_F_CREATE)
+    route.append(
+      rtmsg(
+        rtm_family: UInt8(AF_INET), rtm_dst_len: 0, rtm_src_len: 0, rtm_tos: 0,
+        rtm_table: UInt8(RT_TABLE_MAIN.rawValue),
+        rtm_protocol: UInt8(RTPROT_STATIC), rtm_scope: UInt8(RT_SCOPE_UNIVERSE.rawValue),
+        rtm_type: UInt8(RTN_UNICAST), rtm_flags: 0))
+    route.attribute(Int(RTA_GATEWAY.rawValue), [10, 99, 0, 1])
+    messages.append(route)
+    return send(messages)
+  }
+
+  static func deleteLink(_ name: String) {
+    var message = Message(UInt16(RTM_DELLINK), 0)
+    message.link(up: false)
+    message.attribute(Int(IFLA_IFNAME), name)
+    _ = send([message])
+  }
+
+  private static func address(_ index: Int32, _ last: UInt8) -> Message {
+    var message = Message(UInt16(RTM_NEWADDR), NLM_F_CREATE | NLM_F_EXCL)
+    message.append(
+      ifaddrmsg(
+        ifa_family: UInt8(AF_INET), ifa_prefixlen: 24, ifa_flags: 0, ifa_scope: 0, ifa_index: UInt32(index)))
+    message.attribute(Int(IFA_LOCAL), [10, 99, 0, last])
+    message.attribute(Int(IFA_ADDRESS), [10, 99, 0, last])
+    return message
+  }
+}
