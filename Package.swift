@@ -93,6 +93,13 @@ let testTargets: [Target] = [
   tests("WireTests", "Wire", ["Wire", "Contracts", "LinuxSystem"]),
   tests("KernelTests", "Kernel", ["Kernel", "Wire", "Contracts", "LinuxSystem"]),
   tests("ConfigurationTests", "Configuration", ["Configuration", "Kernel", "Contracts", "LinuxSystem"]),
+  tests(
+    "PluginKitTests", "PluginKit",
+    [
+      "PluginKit", "LocalVolumePlugin", "BindVolumePlugin", "TmpfsVolumePlugin", "BridgeNetworkPlugin",
+      "NoneNetworkPlugin", "HostNetworkPlugin", "JSONFileLogsPlugin", "Kernel", "Wire", "Contracts", "LinuxSystem",
+      "CLinux",
+    ]),
   tests("EngineCLITests", "EngineCLI", ["EngineCLI", "Contracts"]),
   tests(
     "ShimTests", "Shim",
