@@ -66,6 +66,12 @@ final class LocalStorage: Sendable {
     return EngineError(code, "the volume \(volume) cannot be \(what): \(error)")
   }
 
+  private func missing(_ volume: String, _ data: String) -> EngineError {
+    EngineError(
+      .notFound,
+      "the data of the volume \(volume) is not there (\(data)); `system check --repair` makes it anew, empty")
+  }
+
   func create(_ volume: String, _ options: [String: String]) throws(EngineError) -> String {
     _ = try LocalMount(options)
     let directory = try directory(volume)
@@ -142,11 +148,11 @@ final class LocalStorage: Sendable {
   ) throws(EngineError) -> VolumeDriverMount.Reply {
     let data = "\(try directory(volume))/_data"
     guard let mount = try LocalMount(options) else {
-      guard Files.isDirectory(data) else { throw EngineError(.notFound, "get \(volume): no such volume") }
+      guard Files.isDirectory(data) else { throw missing(volume, data) }
       state.withLock { _ = $0.plainUsers[volume, default: []].insert(container) }
       return VolumeDriverMount.Reply(mount: nil, path: data)
     }
-    guard Files.isDirectory(data) else { throw EngineError(.notFound, "get \(volume): no such volume") }
+    guard Files.isDirectory(data) else { throw missing(volume, data) }
     // Told once more, perhaps by an engine that died before it heard the answer.
     if state.withLock({ $0.users[volume]?[container] != nil }), isMountPoint(data) {
       return VolumeDriverMount.Reply(mount: nil, path: data)
