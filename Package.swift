@@ -83,6 +83,13 @@ let host: [Target] = [
       + plugins.map { .target(name: $0.name) }),
 ]
 
+/// Also a package of its own; here so that the tests have it.
+let examples: [Target] = [
+  .executableTarget(
+    name: "volume-swift", dependencies: ["PluginKit", "LinuxSystem"],
+    path: "Examples/drivers/volume-swift/Sources/volume-swift")
+]
+
 let benchmarks: [Target] = [
   .executableTarget(
     name: "engine-benchmarks", dependencies: ["CLinux", "CNetlink", "Contracts", "Wire"],
@@ -102,6 +109,13 @@ let testTargets: [Target] = [
   tests("WireTests", "Wire", ["Wire", "Contracts", "LinuxSystem"]),
   tests("KernelTests", "Kernel", ["Kernel", "Wire", "Contracts", "LinuxSystem"]),
   tests("ConfigurationTests", "Configuration", ["Configuration", "Kernel", "Contracts", "LinuxSystem"]),
+  tests(
+    "PluginKitTests", "PluginKit",
+    [
+      "PluginKit", "LocalVolumePlugin", "BindVolumePlugin", "TmpfsVolumePlugin", "BridgeNetworkPlugin",
+      "NoneNetworkPlugin", "HostNetworkPlugin", "JSONFileLogsPlugin", "Kernel", "Wire", "Contracts", "LinuxSystem",
+      "CLinux",
+    ]),
   tests("EngineCLITests", "EngineCLI", ["EngineCLI", "Contracts"]),
   tests(
     "ShimTests", "Shim",
@@ -130,7 +144,7 @@ let testTargets: [Target] = [
 ]
 
 // The Linux calls are GNU extensions of glibc's headers, and every module must see the same headers.
-let everything = cModules + core + plugins + host + benchmarks + testTargets
+let everything = cModules + core + plugins + host + examples + benchmarks + testTargets
 for target in everything where target.type != .system && target.name != "CLinux" {
   target.swiftSettings = [.unsafeFlags(["-Xcc", "-D_GNU_SOURCE"])]
 }
@@ -146,6 +160,7 @@ let package = Package(
     .executable(name: "engine", targets: ["engine"]),
     .executable(name: "engined", targets: ["engined"]),
     .executable(name: "engine-shim", targets: ["engine-shim"]),
+    .executable(name: "volume-swift", targets: ["volume-swift"]),
     .library(name: "PluginKit", targets: ["PluginKit"]),
   ],
   dependencies: [

@@ -54,10 +54,18 @@ struct VolumeConformance<Subject: ConformanceSubject> {
       try await remove(name)
     }
     await points.check("unknown name") {
-      try await points.expectRefusal("a volume that was never made", [.notFound, .invalidArgument]) {
-        try await subject.ask(VolumeDriverMount(volume: "\(name)-unknown", container: first, options: [:]))
+      // Refused, or made on first use; but never somebody else's data.
+      do {
+        let mount = VolumeDriverMount(volume: "\(name)-unknown", container: first, options: [:])
+        let directory = try Self.directory(try await subject.ask(mount))
+        if (try? Files.open(at: directory.number, "conformance", O_RDONLY)) != nil {
+          throw Fault("a volume that was never made has another one's data")
+        }
+      } catch let error as EngineError {
+        guard [.notFound, .invalidArgument].contains(error.code) else { throw error }
       }
       try await unmount("\(name)-unknown", first)
+      try await remove("\(name)-unknown")
     }
     await points.check("unknown option") {
       let options = settings.options.merging(["no-such-option": "1"]) { $1 }
@@ -114,8 +122,11 @@ struct VolumeConformance<Subject: ConformanceSubject> {
 
   /// - Returns: the volume's directory, opened.
   private func mount(_ name: String, _ container: ObjectID) async throws -> Descriptor {
-    let reply = try await subject.ask(
-      VolumeDriverMount(volume: name, container: container, options: settings.options))
+    try Self.directory(
+      try await subject.ask(VolumeDriverMount(volume: name, container: container, options: settings.options)))
+  }
+
+  private static func directory(_ reply: VolumeDriverMount.Reply) throws -> Descriptor {
     let directory: Descriptor
     if let mount = reply.mount {
       directory = mount

@@ -294,11 +294,13 @@ private let nullDevice: dev_t = 1 << 8 | 3
     let root = try fixture.scratch("root")
     let volume = try await fixture.create("vol", driver: "tmpfs", options: ["size": "1m"])
     let mounts = [MountRequest(kind: .volume, source: "vol", target: "/data")]
+    let container = ObjectID.random()
     let first = try await fixture.mount(mounts, root: root)
     #expect(errorOfWriting(first[0].mount, "shared") == 0)
     let next = try await VolumeFixture(after: fixture)
-    let second = try await next.mount(mounts, root: root)
+    let second = try await next.mount(mounts, container: container, root: root)
     #expect(read(second[0].mount, "shared") == "x")
+    _ = try await next.bus.request(VolumeUnmount(container: container))
     _ = try await next.bus.request(VolumeRemove(volume: "vol", force: false))
     #expect(!Files.exists(volume.mountpoint))
     #expect(next.journal.entries(plugin: "volume-tmpfs") == [])
@@ -311,8 +313,11 @@ private let nullDevice: dev_t = 1 << 8 | 3
     let source = try fixture.scratch("source")
     try write("\(source)/file", "host")
     _ = try await fixture.create("vol", driver: "bind", options: ["device": source])
-    let mounted = try await fixture.mount([MountRequest(kind: .volume, source: "vol", target: "/data")], root: root)
+    let container = ObjectID.random()
+    let mounted = try await fixture.mount(
+      [MountRequest(kind: .volume, source: "vol", target: "/data")], container: container, root: root)
     #expect(read(mounted[0].mount, "file") == "host")
+    _ = try await fixture.bus.request(VolumeUnmount(container: container))
     _ = try await fixture.bus.request(VolumeRemove(volume: "vol", force: false))
     #expect(Files.exists("\(source)/file"))
   }

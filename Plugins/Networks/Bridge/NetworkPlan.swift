@@ -16,6 +16,13 @@ struct BridgeOptions: Sendable, Equatable {
 
   /// - Throws: `invalidArgument` that names the option.
   init(_ options: [String: String]) throws(EngineError) {
+    // Docker's are all known by their prefix, also those that ask for nothing here.
+    for key in options.keys.sorted() where !key.hasPrefix("com.docker.network.") {
+      throw EngineError(
+        .invalidArgument,
+        "invalid option: \"\(key)\"; the bridge driver has "
+          + [Self.bridgeName, Self.connects, Self.masquerades, Self.hostAddress, Self.mtu].joined(separator: ", "))
+    }
     func bool(_ key: String) throws(EngineError) -> Bool {
       guard let text = options[key] else { return true }
       switch text.lowercased() {

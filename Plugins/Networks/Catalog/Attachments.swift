@@ -75,7 +75,8 @@ extension NetworkCatalogPlugin {
     }
     let wanted = message.attachments.map(\.definition.id)
     guard reply.endpoints.map(\.networkID).sorted() == wanted.sorted() else {
-      throw lie("\(reply.endpoints.count) endpoints that are not those of the \(wanted.count) networks it was asked for")
+      throw lie(
+        "\(reply.endpoints.count) endpoints that are not those of the \(wanted.count) networks it was asked for")
     }
     let others = state.withLock { $0.attachments }
     for endpoint in reply.endpoints where !endpoint.address.isEmpty {
@@ -85,7 +86,8 @@ extension NetworkCatalogPlugin {
           $0.networkID == endpoint.networkID && $0.address == endpoint.address
         }
         if hasIt {
-          throw lie("the address \(endpoint.address), which the container \(other.short) has on \(endpoint.networkName)")
+          throw lie(
+            "the address \(endpoint.address), which the container \(other.short) has on \(endpoint.networkName)")
         }
       }
     }

@@ -9,7 +9,11 @@ public final class NoneNetworkPlugin: Plugin {
 
   public func register(_ registrar: Registrar) throws(EngineError) {
     try registrar.answerAsDriver(NetworkDriverCreate.self) { (request, _) async throws(EngineError) in
-      request.definition
+      if let option = request.definition.options.keys.sorted().first {
+        throw EngineError(
+          .invalidArgument, "invalid option: \"\(option)\"; the driver \(Self.manifest.driver) has none")
+      }
+      return request.definition
     }
     try registrar.answerAsDriver(NetworkDriverRemove.self) { (_, _) async throws(EngineError) in Done() }
     try registrar.answerAsDriver(NetworkDriverAttach.self) { (request, _) async throws(EngineError) in

@@ -1,11 +1,15 @@
 import Contracts
 import Kernel
 import LinuxSystem
+import Synchronization
 
 /// Volumes that are a directory of the host, named by the option `device` (or `path`). The directory is the user's: it
 /// is neither made nor removed.
 public final class BindVolumePlugin: Plugin {
   public static let manifest = PluginManifest(name: "volume-bind", role: "volume", driver: "bind")
+
+  /// Containers that have each volume mounted, for as long as this engine lives.
+  private let users = Mutex<[String: Set<ObjectID>]>([:])
 
   public init(host: PluginHost) throws(EngineError) {}
 
@@ -13,11 +17,24 @@ public final class BindVolumePlugin: Plugin {
     try registrar.answerAsDriver(VolumeDriverCreate.self) { (request, _) async throws(EngineError) in
       VolumeDriverCreate.Reply(mountpoint: try Self.path(request.options))
     }
-    try registrar.answerAsDriver(VolumeDriverRemove.self) { (_, _) async throws(EngineError) in Done() }
-    try registrar.answerAsDriver(VolumeDriverMount.self) { (request, _) async throws(EngineError) in
-      VolumeDriverMount.Reply(mount: nil, path: try Self.path(request.options))
+    try registrar.answerAsDriver(VolumeDriverRemove.self) { [self] (request, _) async throws(EngineError) in
+      if let user = users.withLock({ $0[request.volume]?.first }) {
+        throw EngineError(.inUse, "the volume \(request.volume) is mounted for the container \(user.short)")
+      }
+      return Done()
     }
-    try registrar.answerAsDriver(VolumeDriverUnmount.self) { (_, _) async throws(EngineError) in Done() }
+    try registrar.answerAsDriver(VolumeDriverMount.self) { [self] (request, _) async throws(EngineError) in
+      let path = try Self.path(request.options)
+      users.withLock { _ = $0[request.volume, default: []].insert(request.container) }
+      return VolumeDriverMount.Reply(mount: nil, path: path)
+    }
+    try registrar.answerAsDriver(VolumeDriverUnmount.self) { [self] (request, _) async throws(EngineError) in
+      users.withLock { users in
+        users[request.volume]?.remove(request.container)
+        if users[request.volume]?.isEmpty == true { users[request.volume] = nil }
+      }
+      return Done()
+    }
   }
 
   /// The host's directory that the options name.

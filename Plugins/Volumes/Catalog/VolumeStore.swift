@@ -73,7 +73,8 @@ final class VolumeStore: Sendable {
     try VolumeName.check(name)
     return try await alone(name) { () async throws(EngineError) -> (volume: Volume, isNew: Bool) in
       if let present = find(name) { return (try same(present, request), false) }
-      let driver = request.driver.flatMap { $0.isEmpty ? nil : $0 } ?? host.bus.defaultDriver(for: VolumeDriverCreate.self)
+      let driver =
+        request.driver.flatMap { $0.isEmpty ? nil : $0 } ?? host.bus.defaultDriver(for: VolumeDriverCreate.self)
         ?? Self.defaultDriver
       await host.bus.publishWanted(VolumeDriverCreate.self, role: "volume", driver: driver)
       let drivers = host.bus.answered[VolumeDriverCreate.name] ?? []

@@ -17,6 +17,8 @@ final class LocalStorage: Sendable {
     var emptiesTrash = false
     /// Journal numbers of the containers that use a file system which is mounted on first use, by volume.
     var users: [String: [ObjectID: UInt64]] = [:]
+    /// Containers that use a plain directory, for as long as this engine lives: they need no unmounting.
+    var plainUsers: [String: Set<ObjectID>] = [:]
   }
 
   private let host: PluginHost
@@ -64,6 +66,12 @@ final class LocalStorage: Sendable {
     return EngineError(code, "the volume \(volume) cannot be \(what): \(error)")
   }
 
+  private func missing(_ volume: String, _ data: String) -> EngineError {
+    EngineError(
+      .notFound,
+      "the data of the volume \(volume) is not there (\(data)); `system check --repair` makes it anew, empty")
+  }
+
   func create(_ volume: String, _ options: [String: String]) throws(EngineError) -> String {
     _ = try LocalMount(options)
     let directory = try directory(volume)
@@ -89,7 +97,7 @@ final class LocalStorage: Sendable {
 
   func remove(_ volume: String) throws(EngineError) {
     let directory = try directory(volume)
-    if let users = state.withLock({ $0.users[volume] }), let user = users.keys.first {
+    if let user = state.withLock({ $0.users[volume]?.keys.first ?? $0.plainUsers[volume]?.first }) {
       throw EngineError(.inUse, "the volume \(volume) is mounted for the container \(user.short)")
     }
     let target = "\(trash)/\(volume).\(ObjectID.random().short)"
@@ -139,7 +147,16 @@ final class LocalStorage: Sendable {
     _ volume: String, for container: ObjectID, _ options: [String: String]
   ) throws(EngineError) -> VolumeDriverMount.Reply {
     let data = "\(try directory(volume))/_data"
-    guard let mount = try LocalMount(options) else { return VolumeDriverMount.Reply(mount: nil, path: data) }
+    guard let mount = try LocalMount(options) else {
+      guard Files.isDirectory(data) else { throw missing(volume, data) }
+      state.withLock { _ = $0.plainUsers[volume, default: []].insert(container) }
+      return VolumeDriverMount.Reply(mount: nil, path: data)
+    }
+    guard Files.isDirectory(data) else { throw missing(volume, data) }
+    // Told once more, perhaps by an engine that died before it heard the answer.
+    if state.withLock({ $0.users[volume]?[container] != nil }), isMountPoint(data) {
+      return VolumeDriverMount.Reply(mount: nil, path: data)
+    }
     let number = try host.journal.begin(
       plugin: host.manifest.name, container: container.text, [(Self.useKind, volume)])
     // Under the lock, so that two first users mount once and a last user does not unmount under a new one.
@@ -166,6 +183,8 @@ final class LocalStorage: Sendable {
   func unmount(_ volume: String, from container: ObjectID) throws(EngineError) {
     let data = "\(try directory(volume))/_data"
     let number = state.withLock { state -> UInt64? in
+      _ = state.plainUsers[volume]?.remove(container)
+      if state.plainUsers[volume]?.isEmpty == true { state.plainUsers[volume] = nil }
       guard let number = state.users[volume]?.removeValue(forKey: container) else { return nil }
       if state.users[volume]?.isEmpty == true {
         state.users[volume] = nil

@@ -16,6 +16,8 @@ public final class TmpfsVolumePlugin: Plugin {
   private let host: PluginHost
   /// Held while one is mounted or unmounted, so that two first users mount once.
   private let lock = Mutex(())
+  /// Containers that have each volume mounted, for as long as this engine lives.
+  private let users = Mutex<[String: Set<ObjectID>]>([:])
   private static let kind = "mount"
 
   public init(host: PluginHost) throws(EngineError) {
@@ -28,13 +30,24 @@ public final class TmpfsVolumePlugin: Plugin {
       return VolumeDriverCreate.Reply(mountpoint: try path(request.volume))
     }
     try registrar.answerAsDriver(VolumeDriverRemove.self) { [self] (request, _) async throws(EngineError) in
+      if let user = users.withLock({ $0[request.volume]?.first }) {
+        throw EngineError(.inUse, "the volume \(request.volume) is mounted for the container \(user.short)")
+      }
       try remove(request.volume)
       return Done()
     }
     try registrar.answerAsDriver(VolumeDriverMount.self) { [self] (request, _) async throws(EngineError) in
-      VolumeDriverMount.Reply(mount: nil, path: try mount(request.volume, request.options))
+      let path = try mount(request.volume, request.options)
+      users.withLock { _ = $0[request.volume, default: []].insert(request.container) }
+      return VolumeDriverMount.Reply(mount: nil, path: path)
     }
-    try registrar.answerAsDriver(VolumeDriverUnmount.self) { (_, _) async throws(EngineError) in Done() }
+    try registrar.answerAsDriver(VolumeDriverUnmount.self) { [self] (request, _) async throws(EngineError) in
+      users.withLock { users in
+        users[request.volume]?.remove(request.container)
+        if users[request.volume]?.isEmpty == true { users[request.volume] = nil }
+      }
+      return Done()
+    }
     try registrar.answerAsPlugin(PluginCheck.self) { [self] (request, call) async throws(EngineError) in
       let recorded = try await call.request(VolumeList()).filter { $0.driver == "tmpfs" }
       return try check(request, recorded: Set(recorded.map(\.name)))

@@ -22,7 +22,8 @@ enum PluginCommands {
       flags: {
         [
           .list("option", "o", "Option of the driver, as in its table of the configuration", type: "map"),
-          .list("create-option", nil, "Option that goes with each volume, network or log that the kit makes", type: "map"),
+          .list(
+            "create-option", nil, "Option that goes with each volume, network or log that the kit makes", type: "map"),
         ]
       },
       run: { invocation in

@@ -1,0 +1,12 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// A driver out of tree is a package of its own; it needs nothing of the engine but PluginKit.
+let package = Package(
+  name: "volume-swift",
+  dependencies: [.package(name: "engine", path: "../../..")],
+  targets: [
+    .executableTarget(name: "volume-swift", dependencies: [.product(name: "PluginKit", package: "engine")])
+  ],
+  swiftLanguageModes: [.v6]
+)
