@@ -101,7 +101,7 @@ final class World: Sendable {
     }
     if waits {
       reachedGate.resolve(true)
-      _ = await gate.wait(.seconds(20), by: bus.timekeeper)
+      _ = await gate.wait(.seconds(100), by: bus.timekeeper)
     }
     if let failure { throw failure }
   }
@@ -349,7 +349,7 @@ final class World: Sendable {
 
   /// Waits until something is as it shall be, for what happens in the background.
   func eventually(_ condition: @Sendable () async -> Bool) async -> Bool {
-    for _ in 0..<2000 {
+    for _ in 0..<20000 {
       if await condition() { return true }
       await bus.timekeeper.sleep(.milliseconds(2))
     }

@@ -107,7 +107,7 @@ import Testing
     let world = try await World()
     world.state.withLock { $0.gated = ["runtime.start"] }
     let run = Task { await failure { try await world.run("late") } }
-    #expect(await world.reachedGate.wait(.seconds(20), by: world.bus.timekeeper) == true)
+    #expect(await world.reachedGate.wait(.seconds(100), by: world.bus.timekeeper) == true)
     world.fail("record.write")
     world.gate.resolve(true)
     #expect(await run.value?.message == "injected")
@@ -119,7 +119,7 @@ import Testing
     world.state.withLock { $0.gated = ["runtime.start"] }
     let lease = Lease()
     let run = Task { await failure { try await world.run("orphan", lease: lease) } }
-    #expect(await world.reachedGate.wait(.seconds(20), by: world.bus.timekeeper) == true)
+    #expect(await world.reachedGate.wait(.seconds(100), by: world.bus.timekeeper) == true)
     run.cancel()
     await lease.release()
     world.gate.resolve(true)

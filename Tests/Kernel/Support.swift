@@ -155,7 +155,7 @@ extension Timekeeper {
 
 /// Polls until `condition` holds; it is no assertion on time, only a bound on how long a broken test hangs.
 func eventually(_ what: String, _ condition: () -> Bool) async {
-  for _ in 0..<4000 {
+  for _ in 0..<20000 {
     if condition() { return }
     try? await Task.sleep(for: .milliseconds(5))
   }
