@@ -10,7 +10,7 @@ final class Lifecycle: Sendable {
   let name: String
   let table = ContainerTable()
   /// Records that did not read at start-up, for `system check`.
-  let corrupt = Mutex<[String]>([])
+  let unreadable = Mutex<[Storage.Unreadable]>([])
   /// Ends that were told before the containers were known again.
   let adopting = Mutex<[ObjectID: Signal<ExitStatus>]>([:])
 

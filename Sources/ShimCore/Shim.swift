@@ -112,6 +112,7 @@ public final class Shim {
       (process.isEmpty ? container : execs[process])?.streams.resize(rows: rows, columns: columns)
       send(.done, number)
     case .acknowledgeExit:
+      FaultPoint.reach("shim.exit.acknowledged")
       isRecorded = true
       disconnect()
     case .hello:
@@ -124,6 +125,7 @@ public final class Shim {
       if isRecorded { return disconnect() }
       isTerminating = true
       if let container, container.exit == nil, container.pid > 0 { kill(container.pid, SIGKILL) }
+      FaultPoint.reach("shim.terminate.killed")
     }
   }
 
@@ -154,6 +156,7 @@ public final class Shim {
     streams.onDetach = { [unowned self] in self.send(.detached(process: "")) }
     process.onStart = { [unowned self, unowned process] in self.announce($0, process, number) }
     process.onExit = { [unowned self] in self.ended($0, $1) }
+    FaultPoint.reach("shim.start.received")
     do {
       let pidNamespace = try joined(plan)
       defer { if pidNamespace >= 0 { close(pidNamespace) } }
@@ -161,6 +164,7 @@ public final class Shim {
       try process.start(
         plan: plan.streams, flags: flags, cgroup: cgroup, pidNamespace: pidNamespace, descriptors: child
       ) { Child(descriptors: $0).start(plan) }
+      FaultPoint.reach("shim.start.cloned")
       streams.attach(plan.streams, client, isFirst: true)
     } catch {
       container = nil
@@ -182,8 +186,10 @@ public final class Shim {
       if let problem = log?.problem, process.name.isEmpty { warnings.append(problem) }
       let pidfd = process.pidfd >= 0 ? [process.pidfd] : []
       send(.started(pid: pid, time: wallClock(), warnings: warnings), number, descriptors: pidfd)
+      if process.name.isEmpty { FaultPoint.reach("shim.start.told") } else { FaultPoint.reach("shim.exec.told") }
     case .failed(let kind, let text):
       send(.failed(kind, text), number)
+      FaultPoint.reach("shim.failure.told")
       if !process.name.isEmpty { retire(process.name) }
     }
   }
@@ -191,8 +197,10 @@ public final class Shim {
   private func ended(_ code: Int32, _ time: Int64) {
     guard exit == nil else { return }
     exit = (code, time)
+    FaultPoint.reach("shim.exit.reaped")
     if engine >= 0 {
       send(.exited(code: code, time: time))
+      FaultPoint.reach("shim.exit.told")
     } else {
       record()
     }
@@ -205,6 +213,7 @@ public final class Shim {
     Farewell.write(code: exit.code, time: exit.time, directory: plan.directory)
     FaultPoint.reach("shim.exit.recorded")
     if !plan.daemonPath.isEmpty { Farewell.startEngine(plan.daemonPath, root: plan.daemonRoot) }
+    FaultPoint.reach("shim.exit.woken")
   }
 
   // MARK: Execs
@@ -223,6 +232,7 @@ public final class Shim {
     streams.onDetach = { [unowned self] in self.send(.detached(process: name)) }
     process.onStart = { [unowned self, unowned process] in self.announce($0, process, number) }
     process.onExit = { [unowned self] code, time in
+      FaultPoint.reach("shim.exec.reaped")
       self.send(.execExited(process: name, code: code, time: time))
       self.retire(name)
     }
@@ -233,6 +243,7 @@ public final class Shim {
       try process.start(
         plan: plan.streams, flags: 0, cgroup: cgroup, pidNamespace: container.pidfd, descriptors: child
       ) { Child(descriptors: $0).join(plan) }
+      FaultPoint.reach("shim.exec.cloned")
       execs[name] = process
       streams.attach(plan.streams, client, isFirst: true)
     } catch {
@@ -269,6 +280,7 @@ enum Farewell {
     _ = setsid()
     _ = linux_close_range(3, UInt32.max, 0)
     Execute.resetSignals()
+    // What is to die is this process, not the engine after it.
     unsetenv("ENGINE_FAULT")
     withCStrings([path, "--root", root]) { _ = execv(path, $0) }
     _exit(127)

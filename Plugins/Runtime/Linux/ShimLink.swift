@@ -35,14 +35,17 @@ final class ShimLink: Sendable {
   let container: ObjectID
   let directory: ContainerDirectory
   let socket: Descriptor
+  /// Started by an engine before this one.
+  let isAdopted: Bool
   /// A pidfd of the shim, and its PID: a child of this engine, unless another engine started it.
   private let shimState = Mutex<(pid: Int32, pidfd: Descriptor?)>((0, nil))
   private let state = Mutex(State())
 
-  init(container: ObjectID, directory: ContainerDirectory, socket: Descriptor, shimPID: Int32) {
+  init(container: ObjectID, directory: ContainerDirectory, socket: Descriptor, shimPID: Int32, isAdopted: Bool = false) {
     self.container = container
     self.directory = directory
     self.socket = socket
+    self.isAdopted = isAdopted
     setShim(shimPID)
   }
 
