@@ -9,8 +9,8 @@ extension Lifecycle {
   func adopt() async throws(EngineError) {
     let call = ownCall
     let (found, unreadable) = try await Storage.read(call)
-    for line in unreadable { log.critical("\(line)") }
-    corrupt.withLock { $0 = unreadable }
+    for record in unreadable { log.critical("\(record.line)") }
+    self.unreadable.withLock { $0 = unreadable }
     var perhapsRunning: [ContainerEntry] = []
     var interrupted: [(ContainerEntry, StoredState.Phase?)] = []
     var removals: [(ContainerEntry, Bool)] = []
@@ -23,7 +23,7 @@ extension Lifecycle {
       } catch {
         let line = "the record \(Storage.containers)/\(record.id) is in conflict: \(error)"
         log.critical("\(line)")
-        corrupt.withLock { $0.append(line) }
+        self.unreadable.withLock { $0.append(Storage.Unreadable(line: line, container: record.id)) }
         continue
       }
       switch container.state?.phase {
@@ -44,7 +44,7 @@ extension Lifecycle {
       }
     }
     for (entry, removesVolumes) in removals { await complete(removalOf: entry, removesVolumes: removesVolumes) }
-    for difference in await checkSystem(repair: true, call) {
+    for difference in await checkSystem(repair: true, discardsUnreadable: false, call) {
       log.info("\(difference.plugin): \(difference.kind.rawValue): \(difference.object)")
     }
   }
@@ -54,13 +54,20 @@ extension Lifecycle {
   private func takeOver(
     _ entries: [ContainerEntry], interrupted: [ContainerEntry], _ call: Call
   ) async throws(EngineError) {
-    if entries.isEmpty && interrupted.isEmpty { return }
+    // What runs of a container whose record does not read is left alone too.
+    let unreadable = Set(self.unreadable.withLock { $0.compactMap(\.container) })
+    if entries.isEmpty && interrupted.isEmpty && unreadable.isEmpty { return }
     for entry in entries {
       let ended = Signal<ExitStatus>()
       adopting.withLock { $0[entry.id] = ended }
     }
     defer { adopting.withLock { $0 = [:] } }
-    let alive = try await call.request(RuntimeAdopt(containers: (entries + interrupted).map(\.id)))
+    let alive = try await call.request(RuntimeAdopt(containers: (entries + interrupted).map(\.id) + unreadable))
+    self.unreadable.withLock { records in
+      for index in records.indices {
+        records[index].isRunning = records[index].container.map { alive[$0] != nil } ?? false
+      }
+    }
     for entry in entries {
       entry.update { state in
         state.record.state.status = .running

@@ -12,13 +12,22 @@ extension Lifecycle {
       let state = entry.snapshot
       if state.isActive || state.record.state.status == .running { running.append(entry.id) }
     }
+    for record in unreadable.withLock({ $0 }) {
+      guard let container = record.container, table[container] == nil else { continue }
+      known.append(container)
+      if record.isRunning { running.append(container) }
+    }
     return (known.sorted(), running.sorted())
   }
 
+  /// - Parameter discardsUnreadable: the user wants it: a record that does not read goes, and what is on the system for
+  ///   it then belongs to no container.
+  ///
   /// Asks every plugin that answers `plugin.check`, those that hold others' things in use first: processes before
   /// cgroups before networks, mounts and files.
-  func checkSystem(repair: Bool, _ call: Call) async -> [SystemDifference] {
+  func checkSystem(repair: Bool, discardsUnreadable: Bool, _ call: Call) async -> [SystemDifference] {
     var differences = await checkSelf(repair: repair)
+    if discardsUnreadable { await discardUnreadable(call) }
     let (known, running) = identities
     let plugins = (bus.answered[PluginCheck.name] ?? []).filter { !$0.isEmpty && $0 != name }
     for plugin in plugins.sorted(by: { (Self.rank($0), $0) < (Self.rank($1), $1) }) {
@@ -40,8 +49,8 @@ extension Lifecycle {
 
   /// Records that do not read, containers that are said to run and do not, and removals that did not finish.
   func checkSelf(repair: Bool) async -> [SystemDifference] {
-    var differences = corrupt.withLock { $0 }.map {
-      SystemDifference(kind: .missing, plugin: name, object: $0)
+    var differences = unreadable.withLock { $0 }.map {
+      SystemDifference(kind: .missing, plugin: name, object: $0.line)
     }
     for entry in table.all.sorted(by: { $0.id < $1.id }) {
       let record = entry.record
@@ -60,6 +69,25 @@ extension Lifecycle {
       }
     }
     return differences
+  }
+
+  /// Drops the records that do not read; a state alone is written anew. Anonymous volumes keep their data.
+  private func discardUnreadable(_ call: Call) async {
+    for record in unreadable.withLock({ $0 }) {
+      guard let key = record.key else { continue }
+      do throws(EngineError) {
+        if let container = record.container, let entry = table[container] {
+          let phase: StoredState.Phase = entry.isRunning ? .running : .stopped
+          try await Storage.write(StoredState(phase, entry.record), container, call)
+        } else {
+          if let container = record.container { _ = try await call.request(VolumeKeep(container: container)) }
+          try await Storage.discard(key, call)
+        }
+        unreadable.withLock { $0.removeAll { $0.key == key } }
+      } catch {
+        log.error("\(record.line), and it cannot be dropped: \(error)")
+      }
+    }
   }
 
   /// How a container ended of which the runtime knows nothing.

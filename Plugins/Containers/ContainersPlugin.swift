@@ -69,7 +69,7 @@ public final class ContainersPlugin: Plugin {
       lifecycle.users(of: request.resource)
     }
     try registrar.answer(SystemCheck.self) { (request, call) async throws(EngineError) in
-      await lifecycle.checkSystem(repair: request.repair, call)
+      await lifecycle.checkSystem(repair: request.repair, discardsUnreadable: request.repair, call)
     }
     try registrar.answerAsPlugin(PluginCheck.self) { (request, _) async throws(EngineError) in
       await lifecycle.checkSelf(repair: request.repair)

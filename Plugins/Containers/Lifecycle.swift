@@ -11,7 +11,7 @@ final class Lifecycle: Sendable {
   let table = ContainerTable()
   let history = StartHistory()
   /// Records that did not read at start-up, for `system check`.
-  let corrupt = Mutex<[String]>([])
+  let unreadable = Mutex<[Storage.Unreadable]>([])
   /// Ends that were told before the containers were known again.
   let adopting = Mutex<[ObjectID: Signal<ExitStatus>]>([:])
 

@@ -72,9 +72,26 @@ enum Storage {
     var state: StoredState?
   }
 
-  /// Every container, and a line for each record that does not read.
-  static func read(_ call: Call) async throws(EngineError) -> (found: [Found], corrupt: [String]) {
-    var corrupt: [String] = []
+  /// A record that does not read, or that contradicts another one.
+  struct Unreadable: Sendable {
+    /// What is wrong, for people.
+    var line: String
+    /// The record to be dropped when the user wants it; nil for one that reads.
+    var key: RecordWrite.Key?
+    /// Whose it is, as far as its key tells: what is on the system for it is not to be removed unasked.
+    var container: ObjectID?
+    var isRunning = false
+  }
+
+  /// Every container, and each record that does not read.
+  static func read(_ call: Call) async throws(EngineError) -> (found: [Found], unreadable: [Unreadable]) {
+    var corrupt: [Unreadable] = []
+    func add(_ kind: String, _ key: String, _ problem: String) {
+      corrupt.append(
+        Unreadable(
+          line: "the record \(kind)/\(key) \(problem)", key: RecordWrite.Key(kind: kind, key: key),
+          container: ObjectID(key)))
+    }
     var states: [String: StoredState] = [:]
     var unreadable: Set<String> = []
     for record in try await call.request(RecordRead(kind: Self.states)) {
@@ -82,7 +99,7 @@ enum Storage {
         states[record.key] = try JSON.decode(StoredState.self, record.value.utf8)
       } catch {
         unreadable.insert(record.key)
-        corrupt.append("the record \(record.kind)/\(record.key) is corrupt: \(error)")
+        add(record.kind, record.key, "is corrupt: \(error)")
       }
     }
     var found: [Found] = []
@@ -98,13 +115,18 @@ enum Storage {
         found.append(Found(stored: stored, state: state))
       } catch {
         states[record.key] = nil
-        corrupt.append("the record \(record.kind)/\(record.key) is corrupt: \(error)")
+        add(record.kind, record.key, "is corrupt: \(error)")
       }
     }
     for key in states.keys.sorted() {
-      corrupt.append("the record \(Self.states)/\(key) belongs to no container")
+      add(Self.states, key, "belongs to no container")
     }
     return (found, corrupt)
+  }
+
+  /// Drops a record that does not read.
+  static func discard(_ key: RecordWrite.Key, _ call: Call) async throws(EngineError) {
+    _ = try await call.request(RecordWrite(delete: [key], durability: .power))
   }
 
   private static func encode(_ value: some Encodable) throws(EngineError) -> String {

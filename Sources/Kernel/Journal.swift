@@ -29,6 +29,8 @@ public final class Journal: Sendable {
     var file: OwnedDescriptor
     /// Lines in the file, ended entries included.
     var lines = 0
+    /// Bytes in the file.
+    var size: Int
   }
 
   private let state: Mutex<State>
@@ -47,7 +49,9 @@ public final class Journal: Sendable {
       var (open, next, lines) = try Self.parse(text, path: path)
       if lines > 0 || !text.isEmpty { lines = open.count }
       try Self.rewrite(path, open)
-      state = Mutex(State(open: open, next: next, file: try Files.open(path, O_WRONLY | O_APPEND), lines: lines))
+      let file = try Files.open(path, O_WRONLY | O_APPEND)
+      let size = Self.size(of: file.number)
+      state = Mutex(State(open: open, next: next, file: file, lines: lines, size: size))
     } catch let error as SystemCallError {
       throw EngineError(.internalFailure, "the journal cannot be opened: \(error)")
     } catch {
@@ -61,30 +65,21 @@ public final class Journal: Sendable {
     plugin: String, container: String = "", _ objects: [(kind: String, object: String)]
   ) throws(EngineError) -> [UInt64] {
     try append { state in
-      var numbers: [UInt64] = []
-      var text = ""
-      for (kind, object) in objects {
-        let entry = JournalEntry(number: state.next, plugin: plugin, kind: kind, object: object, container: container)
-        state.next += 1
-        state.open[entry.number] = entry
-        numbers.append(entry.number)
-        text += Self.line(entry)
+      let begun = objects.enumerated().map { index, object in
+        JournalEntry(
+          number: state.next + UInt64(index), plugin: plugin, kind: object.kind, object: object.object,
+          container: container)
       }
-      return (text, objects.count, numbers)
+      return (begun.map(Self.line).joined(), begun, [])
     }
   }
 
   /// Records that the objects are gone from the host.
   public func end(_ numbers: [UInt64]) throws(EngineError) {
     if numbers.isEmpty { return }
-    try append { state in
-      var text = ""
-      var lines = 0
-      for number in numbers where state.open.removeValue(forKey: number) != nil {
-        text += "-\t\(number)\n"
-        lines += 1
-      }
-      return (text, lines, ())
+    _ = try append { state in
+      let ended = numbers.filter { state.open[$0] != nil }
+      return (ended.map { "-\t\($0)\n" }.joined(), [], ended)
     }
   }
 
@@ -99,27 +94,42 @@ public final class Journal: Sendable {
     }
   }
 
-  private func append<Value>(
-    _ change: (inout State) -> sending (text: String, lines: Int, value: Value)
-  ) throws(EngineError) -> sending Value {
+  /// - Returns: the numbers of the entries that were begun.
+  private func append(
+    _ change: (borrowing State) -> (text: String, begun: [JournalEntry], ended: [UInt64])
+  ) throws(EngineError) -> [UInt64] {
     do {
-      return try state.withLock { state throws(SystemCallError) -> sending Value in
-        let (text, lines, value) = change(&state)
-        if !text.isEmpty {
+      return try state.withLock { state throws(SystemCallError) -> [UInt64] in
+        let (text, begun, ended) = change(state)
+        if text.isEmpty { return [] }
+        do throws(SystemCallError) {
           try Files.writeAll(state.file.number, Array(text.utf8), subject: path)
-          state.lines += lines
+        } catch {
+          // Half a line would make the next one unreadable.
+          _ = ftruncate(state.file.number, off_t(state.size))
+          throw error
         }
-        if state.lines > compactionThreshold && state.lines > state.open.count * 4 {
-          try Self.rewrite(path, state.open)
+        state.size += text.utf8.count
+        state.lines += begun.count + ended.count
+        for entry in begun { state.open[entry.number] = entry }
+        for number in ended { state.open[number] = nil }
+        state.next += UInt64(begun.count)
+        // Where there is no room for a shorter file, the long one goes on.
+        if state.lines > compactionThreshold && state.lines > state.open.count * 4,
+          (try? Self.rewrite(path, state.open)) != nil
+        {
           state.file = try Files.open(path, O_WRONLY | O_APPEND)
           state.lines = state.open.count
+          state.size = Self.size(of: state.file.number)
         }
-        return value
+        return begun.map(\.number)
       }
     } catch {
       throw EngineError(.internalFailure, "the journal cannot be written, so nothing was changed: \(error)")
     }
   }
+
+  private static func size(of file: Int32) -> Int { max(0, Int(lseek(file, 0, SEEK_END))) }
 
   private static func line(_ entry: JournalEntry) -> String {
     "+\t\(entry.number)\t\(entry.plugin)\t\(entry.kind)\t\(escape(entry.object))\t\(entry.container)\n"

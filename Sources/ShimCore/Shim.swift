@@ -122,6 +122,7 @@ public final class Shim {
       (process.isEmpty ? container : execs[process])?.streams.resize(rows: rows, columns: columns)
       send(.done, number)
     case .acknowledgeExit:
+      FaultPoint.reach("shim.exit.acknowledged")
       isRecorded = true
       disconnect()
     case .hello:
@@ -134,6 +135,7 @@ public final class Shim {
       if isRecorded { return disconnect() }
       isTerminating = true
       if let container, container.exit == nil, container.pid > 0 { kill(container.pid, SIGKILL) }
+      FaultPoint.reach("shim.terminate.killed")
     }
   }
 
@@ -164,6 +166,7 @@ public final class Shim {
     streams.onDetach = { [unowned self] in self.send(.detached(process: "", client: $0)) }
     process.onStart = { [unowned self, unowned process] in self.announce($0, process, number) }
     process.onExit = { [unowned self] in self.ended($0, $1) }
+    FaultPoint.reach("shim.start.received")
     do {
       child.owners = try owners(plan)
       defer { for number in child.owners.values { close(number) } }
@@ -174,6 +177,7 @@ public final class Shim {
         begin: planned, plan: plan.streams, flags: flags, cgroup: cgroup, pidNamespace: pidNamespace,
         descriptors: child
       ) { Child(descriptors: $0).start(plan) }
+      FaultPoint.reach("shim.start.cloned")
       streams.attach(plan.streams, client, isFirst: true)
     } catch {
       container = nil
@@ -203,8 +207,10 @@ public final class Shim {
       let wait = process.name.isEmpty ? [StepPlan("wait for the plan", begin: born, end: planned)] : []
       send(
         .started(pid: pid, time: wallClock(), warnings: warnings, steps: wait + steps), number, descriptors: pidfd)
+      if process.name.isEmpty { FaultPoint.reach("shim.start.told") } else { FaultPoint.reach("shim.exec.told") }
     case .failed(let kind, let text):
       send(.failed(kind, text), number)
+      FaultPoint.reach("shim.failure.told")
       if !process.name.isEmpty { retire(process.name) }
     }
   }
@@ -212,8 +218,10 @@ public final class Shim {
   private func ended(_ code: Int32, _ time: Int64) {
     guard exit == nil else { return }
     exit = (code, time)
+    FaultPoint.reach("shim.exit.reaped")
     if engine >= 0 {
       send(.exited(code: code, time: time))
+      FaultPoint.reach("shim.exit.told")
     } else {
       record()
     }
@@ -226,6 +234,7 @@ public final class Shim {
     Farewell.write(code: exit.code, time: exit.time, directory: plan.directory)
     FaultPoint.reach("shim.exit.recorded")
     if !plan.daemonPath.isEmpty { Farewell.startEngine(plan.daemonPath, root: plan.daemonRoot) }
+    FaultPoint.reach("shim.exit.woken")
   }
 
   // MARK: Execs
@@ -244,6 +253,7 @@ public final class Shim {
     streams.onDetach = { [unowned self] in self.send(.detached(process: name, client: $0)) }
     process.onStart = { [unowned self, unowned process] in self.announce($0, process, number) }
     process.onExit = { [unowned self] code, time in
+      FaultPoint.reach("shim.exec.reaped")
       self.send(.execExited(process: name, code: code, time: time))
       self.retire(name)
     }
@@ -254,6 +264,7 @@ public final class Shim {
       try process.start(
         begin: begin, plan: plan.streams, flags: 0, cgroup: cgroup, pidNamespace: container.pidfd, descriptors: child
       ) { Child(descriptors: $0).join(plan) }
+      FaultPoint.reach("shim.exec.cloned")
       execs[name] = process
       streams.attach(plan.streams, client, isFirst: true)
     } catch {
@@ -292,6 +303,7 @@ enum Farewell {
     _ = setsid()
     _ = linux_close_range(3, UInt32.max, 0)
     Execute.resetSignals()
+    // What is to die is this process, not the engine after it.
     unsetenv("ENGINE_FAULT")
     withCStrings([path, "--root", root]) { _ = execv(path, $0) }
     _exit(127)

@@ -76,50 +76,5 @@ extension EndToEnd {
           == "the engine ended before it answered, 5 times; see /run/engine/\(fixture.runtimeHash)/engined.log\n")
       #expect(fixture.succeed("ps", "-q") == "")
     }
-
-    /// The daemon dies at each step in turn that names itself in the sources, during `run`, `stop` and `rm`.
-    @Test func nothingIsLeftWhicheverStepTheDaemonDiesAt() throws {
-      defer { fixture.end() }
-      let points = try Self.faultPoints()
-      #expect(points.count > 20, "only \(points.count) steps name themselves")
-      var reached: [String] = []
-      for point in points {
-        // Every daemon that the commands start dies at the point; the commands may fail, as they like.
-        let environment = ["ENGINE_FAULT": point]
-        fixture.killDaemons(SIGTERM)
-        let victim = "victim\(reached.count)"
-        let commands = [
-          ["run", "-d", "--name", victim, "-p", "80", "-v", "\(victim):/data", "-m", "64m", "bb", "sleep", "1000"],
-          ["stop", "-t", "0", victim], ["rm", "-f", victim], ["run", "--rm", "-v", "/x", "bb", "true"],
-        ]
-        var failed = false
-        for command in commands { failed = fixture.engine(command, environment: environment).status != 0 || failed }
-        if failed { reached.append(point) }
-        fixture.killDaemons()
-        // The next command repairs; afterwards everything goes its usual way.
-        let listed = fixture.engine("ps", "-aq")
-        #expect(listed.status == 0, "\(point): \(listed)")
-        for id in listed.lines {
-          let removal = fixture.engine("rm", "-f", "-v", id)
-          #expect(removal.status == 0, "\(point): \(removal)")
-        }
-        fixture.expectClean()
-        #expect(fixture.engine("run", "--rm", "bb", "true").status == 0, "after \(point)")
-        _ = fixture.engine("volume", "rm", victim)
-        let left = fixture.host(["sh", "-c", "ip -o link | grep -c veth; true"]).text
-        #expect(left == "0", "\(point) leaves \(left) links")
-      }
-      #expect(reached.count > 10, "only \(reached) were reached")
-    }
-
-    /// Every name that is given to `FaultPoint.reach` in the sources.
-    private static func faultPoints() throws -> [String] {
-      let checkout = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-        .deletingLastPathComponent().path
-      let found = Fixture.command([
-        "grep", "-rhoE", "FaultPoint\\.reach\\(\"[a-z.-]+\"\\)", "\(checkout)/Plugins", "\(checkout)/Sources",
-      ])
-      return Set(found.lines.compactMap { $0.split(separator: "\"").dropFirst().first.map(String.init) }).sorted()
-    }
   }
 }

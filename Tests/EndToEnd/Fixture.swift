@@ -23,6 +23,7 @@ final class Fixture {
   let directory: String
   let root: String
   private let holder: pid_t
+  private let namespace: String?
   private var takeDown: [() -> Void] = []
   private var isDown = false
 
@@ -44,6 +45,7 @@ final class Fixture {
       if let text = try? String(contentsOfFile: "/proc/\(holder)/comm", encoding: .utf8), text == "sleep\n" { break }
       usleep(2000)
     }
+    namespace = Self.namespace(of: holder)
     // A new namespace forwards where the machine does, as one with a running Docker.
     _ = host(["sh", "-c", "ip link set lo up; echo 0 > /proc/sys/net/ipv4/ip_forward"])
   }
@@ -118,7 +120,8 @@ final class Fixture {
     guard outcome.status == 0 else { throw Problem(description: "import: \(outcome)") }
   }
 
-  /// The PIDs of this fixture's processes whose executable's name begins with `name`.
+  /// The PIDs of the processes in the fixture's mount namespace, which are those of the engine, whose executable's name
+  /// begins with `name`.
   func processes(named name: String) -> [pid_t] {
     let entries = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
     return entries.compactMap { entry -> pid_t? in
@@ -128,7 +131,7 @@ final class Fixture {
       else { return nil }
       let arguments = data.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
       guard let program = arguments.first?.split(separator: "/").last, program.hasPrefix(name) else { return nil }
-      return arguments.contains { $0.contains(root) || $0.contains("/run/engine/\(runtimeHash)") } ? process : nil
+      return Self.namespace(of: process) == namespace ? process : nil
     }
   }
 
@@ -143,6 +146,10 @@ final class Fixture {
       return daemons.isEmpty && (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) == 0)
     }
     #expect(ended, "a daemon does not end", sourceLocation: sourceLocation)
+  }
+
+  private static func namespace(of process: pid_t) -> String? {
+    try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(process)/ns/mnt")
   }
 
   /// As the engine derives it from the root: FNV-1a 64, the low 32 bits.
@@ -160,6 +167,27 @@ final class Fixture {
       return last.status == 0 && !last.output.contains("draining")
     }
     #expect(last.status == 0, "system check: \(last)", sourceLocation: sourceLocation)
+  }
+
+  /// Makes the docker-archive of an image `small:latest` of one layer with one file; returns its path.
+  func smallArchive() -> String {
+    let made = Self.command([
+      "sh", "-c",
+      """
+      set -e
+      mkdir -p \(directory)/small/root
+      cd \(directory)/small
+      echo something >root/file
+      tar -C root -cf layer.tar .
+      digest=$(sha256sum layer.tar | cut -d' ' -f1)
+      printf '{"architecture":"amd64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
+        $digest >config.json
+      printf '[{"Config":"config.json","RepoTags":["small:latest"],"Layers":["layer.tar"]}]' >manifest.json
+      tar -cf ../small.tar manifest.json config.json layer.tar
+      """,
+    ])
+    #expect(made.status == 0, "\(made)")
+    return "\(directory)/small.tar"
   }
 
   // MARK: Tools
@@ -210,9 +238,10 @@ final class Fixture {
   /// Polls until `condition` holds, for at most ten seconds; says whether it did. The caller asserts on the state.
   @discardableResult
   static func eventually(_ condition: () -> Bool) -> Bool {
-    for _ in 0..<200 {
+    // Most of what is waited for comes at once.
+    for attempt in 0..<220 {
       if condition() { return true }
-      usleep(50_000)
+      usleep(attempt < 20 ? 4_000 : 50_000)
     }
     return condition()
   }

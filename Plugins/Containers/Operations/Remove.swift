@@ -78,17 +78,26 @@ extension Lifecycle {
       },
     ]
     for case .failure(let error) in results { errors.append(error) }
+    // Those that outlive the container.
+    var keepsVolumes = !removesVolumes && !record.anonymousVolumes.isEmpty
     if removesVolumes {
       for volume in record.anonymousVolumes {
         do throws(EngineError) {
           _ = try await call.request(VolumeRemove(volume: volume, force: true))
         } catch  where error.code == .inUse || error.code == .notFound {
           // Another container took it over with --volumes-from.
+          keepsVolumes = true
         } catch {
           errors.append(error)
         }
       }
       FaultPoint.reach("containers.remove.volumes")
+    }
+    if keepsVolumes {
+      let result = await attempt { () async throws(EngineError) -> Done in
+        try await call.request(VolumeKeep(container: id))
+      }
+      if case .failure(let error) = result { errors.append(error) }
     }
     if let error = errors.first { return try fail(entry, error) }
     do throws(EngineError) {

@@ -41,7 +41,13 @@ extension BridgeDriver {
     let draining = Set(snapshot.draining.map(\.link))
     for link in snapshot.draining { report(.draining, "link \(link.link)") }
     let attached = Set(snapshot.containers.values.flatMap(\.links).map(\.link))
-    for link in links where link.group == drainGroup && !draining.contains(link.name) && !attached.contains(link.name) {
+    let bridges = Set(snapshot.networks.values.map(\.plan.bridge))
+    let masters = Set(links.filter { bridges.contains($0.name) }.map { UInt32(bitPattern: $0.index) })
+    for link in links where !draining.contains(link.name) && !attached.contains(link.name) {
+      // On its way out, or one of those that this driver makes, on a bridge of ours.
+      guard link.group == drainGroup || masters.contains(link.master) && Self.isOurs(link) else { continue }
+      // The last of its owner may have come and gone since the links were listed.
+      guard try isPresent(link) else { continue }
       report(.leftover, "link \(link.name)")
       if request.repair { try deleteBridge(link.name) }
     }
@@ -56,6 +62,23 @@ extension BridgeDriver {
       }
     }
     return differences
+  }
+
+  /// A veth with a name as `BridgeAttach` gives them.
+  private static func isOurs(_ link: Link) -> Bool {
+    link.kind == "veth" && link.name.utf8.count == 15 && link.name.hasPrefix("veth")
+      && link.name.utf8.dropFirst(4).allSatisfy { (48...57).contains($0) || (97...102).contains($0) }
+  }
+
+  private func isPresent(_ link: Link) throws(EngineError) -> Bool {
+    let isKnown = state.withLock { state in
+      state.draining.contains { $0.link == link.name }
+        || state.containers.values.contains { $0.links.contains { $0.link == link.name } }
+    }
+    if isKnown { return false }
+    return try attempt("the link \(link.name) cannot be found") { () throws(SystemCallError) in
+      try routing.with { (socket) throws(SystemCallError) in try socket.index(of: link.name) == link.index }
+    }
   }
 
   private func checkForwarding(

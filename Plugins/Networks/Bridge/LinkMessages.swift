@@ -119,6 +119,8 @@ struct Link: Sendable, Equatable {
   var name: String
   var kind = ""
   var group: UInt32 = 0
+  /// The index of the bridge it is on, or 0.
+  var master: UInt32 = 0
   var isUp: Bool
 }
 
@@ -138,6 +140,7 @@ extension NetlinkSocket {
         link.name = String(cString: nla_get_string(name))
       }
       if let group = nlmsg_find_attr(header, size, Int32(IFLA_GROUP)) { link.group = nla_get_u32(group) }
+      if let master = nlmsg_find_attr(header, size, Int32(IFLA_MASTER)) { link.master = nla_get_u32(master) }
       if let nested = nlmsg_find_attr(header, size, Int32(IFLA_LINKINFO)),
         let kind = nla_find(
           nla_data(nested)?.assumingMemoryBound(to: nlattr.self), nla_len(nested), Int32(IFLA_INFO_KIND))

@@ -273,7 +273,8 @@ public final class LinuxRuntimePlugin: Plugin {
         continue
       }
       let link = ShimLink(
-        container: container, directory: directory, socket: Descriptor(adopting: connection.release()), shimPID: 0)
+        container: container, directory: directory, socket: Descriptor(adopting: connection.release()), shimPID: 0,
+        isAdopted: true)
       guard let answer = try? link.askDirectly(.hello), case .state(let shim, let pid) = answer.body else {
         // It left in this moment: after it had written how the container ended.
         ended.append((container, try directory.exit() ?? killed))

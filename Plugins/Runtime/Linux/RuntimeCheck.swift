@@ -7,6 +7,7 @@ extension LinuxRuntimePlugin {
   func check(_ request: PluginCheck) throws(EngineError) -> [SystemDifference] {
     let name = Self.manifest.name
     let running = Set(request.running)
+    let known = Set(request.known)
     var differences: [SystemDifference] = []
     let (prepared, live) = shims.withLock { (Set($0.prepared.keys), $0.running) }
     for container in request.running where live[container] == nil {
@@ -18,7 +19,10 @@ extension LinuxRuntimePlugin {
       guard let container = ObjectID(entry.container) else { continue }
       let directory = directory(container)
       seen.insert(directory.name)
-      if running.contains(container) || prepared.contains(container) || live[container] != nil { continue }
+      if running.contains(container) || prepared.contains(container) { continue }
+      // One of this engine's own is an operation's, also where the container is not known yet. One that was taken over
+      // is nobody's once its record was given up.
+      if let link = live[container], !link.isAdopted || known.contains(container) { continue }
       if Files.exists(directory.path) {
         differences.append(
           SystemDifference(kind: .leftover, plugin: name, object: "runtime directory \(directory.path)"))

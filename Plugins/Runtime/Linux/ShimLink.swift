@@ -37,17 +37,21 @@ final class ShimLink: Sendable {
   let socket: Descriptor
   /// When posix_spawn(3) returned, nanoseconds of CLOCK_MONOTONIC; 0 for the shim of another engine.
   private let spawned: Int64
+  /// Started by an engine before this one.
+  let isAdopted: Bool
   /// A pidfd of the shim, and its PID: a child of this engine, unless another engine started it.
   private let shimState = Mutex<(pid: Int32, pidfd: Descriptor?)>((0, nil))
   private let state = Mutex(State())
 
   init(
-    container: ObjectID, directory: ContainerDirectory, socket: Descriptor, shimPID: Int32, spawned: Int64 = 0
+    container: ObjectID, directory: ContainerDirectory, socket: Descriptor, shimPID: Int32, spawned: Int64 = 0,
+    isAdopted: Bool = false
   ) {
     self.spawned = spawned
     self.container = container
     self.directory = directory
     self.socket = socket
+    self.isAdopted = isAdopted
     setShim(shimPID)
   }
 

@@ -133,8 +133,12 @@ public final class OverlaySnapshotsPlugin: Plugin {
       report(.leftover, "writable layer \(containers.directory(container))")
       if request.repair { try containers.remove(container) }
     }
-    for container in request.running where !Files.exists(containers.directory(container)) {
+    let running = Set(request.running)
+    for container in Set(containers.missing()).union(running.filter { !Files.exists(containers.directory($0)) }).sorted()
+    where known.contains(container) {
       report(.missing, "writable layer \(containers.directory(container))")
+      // What was written is lost. The mount of a running container shows that; the next start makes a new layer.
+      if request.repair && !running.contains(container) { try containers.forget(container) }
     }
     let (names, mine): ([String], Set<String>)
     do {

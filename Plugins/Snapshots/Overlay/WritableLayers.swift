@@ -74,6 +74,16 @@ final class WritableLayers: Sendable {
     if let entry = entries.withLock({ $0.removeValue(forKey: container) }) { try host.journal.end([entry]) }
   }
 
+  /// Containers that had a layer when this was last looked at, and whose layer is not there.
+  func missing() -> [ObjectID] {
+    entries.withLock { $0 }.keys.filter { !Files.exists(directory($0)) }.sorted()
+  }
+
+  /// Takes note that a layer is lost; the next mount makes a new one.
+  func forget(_ container: ObjectID) throws(EngineError) {
+    if let entry = entries.withLock({ $0.removeValue(forKey: container) }) { try host.journal.end([entry]) }
+  }
+
   /// Containers that have a layer.
   func all() throws(EngineError) -> [ObjectID] {
     do {

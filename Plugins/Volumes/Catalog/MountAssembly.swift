@@ -202,7 +202,7 @@ final class MountAssembly: Sendable {
     }
   }
 
-  /// Uses of containers that do not run any more. The volumes' data is compared by the drivers.
+  /// Uses of containers that do not run any more, and volumes of containers that never came to be. The volumes' data is compared by the drivers.
   func check(_ request: PluginCheck, _ call: Call) async throws(EngineError) -> [SystemDifference] {
     let running = Set(request.running)
     var differences: [SystemDifference] = []
@@ -217,6 +217,13 @@ final class MountAssembly: Sendable {
             object: "use of the volume \(use.volume) by the container \(container.short)"))
       }
       if request.repair { try await unmount(container, call) }
+    }
+    for volume in store.unclaimed(known: Set(request.known)) {
+      differences.append(
+        SystemDifference(
+          kind: .leftover, plugin: host.manifest.name,
+          object: "anonymous volume \(volume.name) of the container \(volume.container?.short ?? ""), which is not there"))
+      if request.repair { try await store.remove(VolumeRemove(volume: volume.name, force: true), call) }
     }
     return differences
   }

@@ -20,11 +20,13 @@ final class MountPreparation: Sendable {
       }
     }
     var points: [MountPoint] = []
-    for mount in request.mounts { points.append(try await point(for: mount, call)) }
+    for mount in request.mounts { points.append(try await point(for: mount, of: request.container, call)) }
     return points
   }
 
-  private func point(for mount: MountRequest, _ call: Call) async throws(EngineError) -> MountPoint {
+  private func point(
+    for mount: MountRequest, of container: ObjectID, _ call: Call
+  ) async throws(EngineError) -> MountPoint {
     var point = MountPoint(
       kind: mount.kind, volume: "", source: "", target: VolumeName.clean(mount.target), driver: "",
       isReadOnly: mount.isReadOnly, propagation: mount.propagation)
@@ -38,7 +40,8 @@ final class MountPreparation: Sendable {
       let create = VolumeCreate(
         volumeName: mount.source.isEmpty ? nil : mount.source, driver: mount.driver, options: mount.driverOptions,
         labels: mount.labels)
-      let (volume, isNew) = try await store.create(create, isAnonymous: mount.source.isEmpty, call)
+      let (volume, isNew) = try await store.create(
+        create, isAnonymous: mount.source.isEmpty, container: container, call)
       if isNew {
         // A call of its own: the one that made it may be over when the lease gives it back.
         let undo = Call(bus: call.bus)

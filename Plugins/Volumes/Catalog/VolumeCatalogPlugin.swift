@@ -30,6 +30,10 @@ public final class VolumeCatalogPlugin: Plugin {
       try await store.remove(request, call)
       return Done()
     }
+    try registrar.answer(VolumeKeep.self) { (request, call) async throws(EngineError) in
+      try await store.keep(of: request.container, call)
+      return Done()
+    }
     try registrar.answer(VolumePrepare.self) { (request, call) async throws(EngineError) in
       try await preparation.prepare(request, call)
     }

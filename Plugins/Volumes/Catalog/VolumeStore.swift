@@ -10,6 +10,8 @@ final class VolumeStore: Sendable {
     var volumes: [String: Volume] = [:]
     /// Names that are being made or removed now, with what tells when that is done.
     var busy: [String: Once<Void>] = [:]
+    /// Made by this process, so an operation or a container of its own takes care of them.
+    var made: Set<String> = []
   }
 
   let host: PluginHost
@@ -67,7 +69,7 @@ final class VolumeStore: Sendable {
 
   /// - Returns: the volume, and whether this call made it.
   func create(
-    _ request: VolumeCreate, isAnonymous: Bool, _ call: Call
+    _ request: VolumeCreate, isAnonymous: Bool, container: ObjectID? = nil, _ call: Call
   ) async throws(EngineError) -> (volume: Volume, isNew: Bool) {
     let name = request.volumeName ?? ObjectID.random().text
     try VolumeName.check(name)
@@ -93,7 +95,8 @@ final class VolumeStore: Sendable {
       FaultPoint.reach("volumes.create.made")
       let volume = Volume(
         name: name, driver: driver, created: .now, mountpoint: made.mountpoint, labels: request.labels,
-        options: request.options, isAnonymous: isAnonymous)
+        options: request.options, isAnonymous: isAnonymous, container: isAnonymous ? container : nil)
+      if volume.container != nil { state.withLock { _ = $0.made.insert(name) } }
       do throws(EngineError) {
         try await write(volume, call)
       } catch {
@@ -174,7 +177,34 @@ final class VolumeStore: Sendable {
       try await write(volume, call)
       throw EngineError(error.code, "remove \(volume.name): \(error.message)", causes: error.causes)
     }
-    state.withLock { $0.volumes[volume.name] = nil }
+    state.withLock { state in
+      state.volumes[volume.name] = nil
+      state.made.remove(volume.name)
+    }
     FaultPoint.reach("volumes.remove.removed")
+  }
+
+  // MARK: Anonymous volumes and their containers
+
+  /// From now on the anonymous volumes of a container do without it.
+  func keep(of container: ObjectID, _ call: Call) async throws(EngineError) {
+    for owned in list() where owned.container == container {
+      try await alone(owned.name) { () async throws(EngineError) in
+        guard var volume = find(owned.name), volume.container == container else { return }
+        volume.container = nil
+        try await write(volume, call)
+        FaultPoint.reach("volumes.keep.recorded")
+        state.withLock { [volume] in $0.volumes[volume.name] = volume }
+      }
+    }
+  }
+
+  /// Anonymous volumes of a former engine whose container never came to be.
+  func unclaimed(known: Set<ObjectID>) -> [Volume] {
+    let made = state.withLock { $0.made }
+    return list().filter { volume in
+      guard let container = volume.container, !made.contains(volume.name) else { return false }
+      return !known.contains(container)
+    }
   }
 }

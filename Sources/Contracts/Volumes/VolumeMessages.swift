@@ -8,10 +8,13 @@ public struct Volume: Codable, Sendable, Equatable {
   public var options: [String: String]
   /// Made by `-v /path` or an image's VOLUME, without a name of its own: goes with its container on `--rm`.
   public var isAnonymous: Bool
+  /// The container that an anonymous volume was made for, as long as it goes with that container: without one it is a
+  /// leftover.
+  public var container: ObjectID?
 
   public init(
     name: String, driver: String, created: Timestamp, mountpoint: String, labels: [String: String],
-    options: [String: String], isAnonymous: Bool
+    options: [String: String], isAnonymous: Bool, container: ObjectID? = nil
   ) {
     self.name = name
     self.driver = driver
@@ -20,6 +23,7 @@ public struct Volume: Codable, Sendable, Equatable {
     self.labels = labels
     self.options = options
     self.isAnonymous = isAnonymous
+    self.container = container
   }
 }
 
@@ -150,6 +154,15 @@ public struct VolumeRemove: Request {
     self.volume = volume
     self.force = force
   }
+}
+
+/// A container is about to be removed without its anonymous volumes: from now on they are like named ones.
+public struct VolumeKeep: Request {
+  public static let name = "volume.keep"
+  public typealias Reply = Done
+  public var container: ObjectID
+
+  public init(container: ObjectID) { self.container = container }
 }
 
 /// Makes the volumes that a container's mounts name and do not exist yet, and says what each mount will be. Called
