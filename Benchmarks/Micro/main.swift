@@ -82,6 +82,33 @@ enum Micro {
     return Figure(name: "request over the wire", samples: samples.sorted())
   }
 
+  /// A container's record as JSON, there and back: what `ps` does for each of its lines.
+  static func coding() throws -> [Figure] {
+    var configuration = ContainerConfiguration(image: "bench")
+    configuration.environment = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
+    guard let digest = Digest(hex: String(repeating: "e", count: 64)) else { return [] }
+    let record = ContainerRecord(
+      id: .random(), name: "quirky_hopper", created: .now, configuration: configuration, imageID: digest,
+      layers: [digest], path: "sleep", arguments: ["1000"], environment: configuration.environment,
+      workingDirectory: "/", user: "", exposedPorts: [], stopSignal: "", imageLabels: [:], mounts: [], mountPoints: [],
+      log: LogOpen.Reply(path: "/var/lib/engine/logs/container.log", maximumSize: 0, maximumFiles: 1))
+    var encoding: [Double] = []
+    var decoding: [Double] = []
+    for batch in 0..<batches + 5 {
+      var bytes: [UInt8] = []
+      var begin = MonotonicClock.now
+      for _ in 0..<20 { bytes = try JSON.encode(record) }
+      if batch >= 5 { encoding.append(Double(MonotonicClock.now - begin) / 20) }
+      begin = MonotonicClock.now
+      for _ in 0..<20 { _ = try JSON.decode(ContainerRecord.self, bytes) }
+      if batch >= 5 { decoding.append(Double(MonotonicClock.now - begin) / 20) }
+    }
+    return [
+      Figure(name: "encode a container's record", samples: encoding.sorted()),
+      Figure(name: "decode a container's record", samples: decoding.sorted()),
+    ]
+  }
+
   static func report(_ figures: [Figure], json: Bool) {
     if json {
       let entries = figures.map { figure in
@@ -100,5 +127,6 @@ enum Micro {
 }
 
 let bus = try Micro.bus()
-let figures = [try await Micro.inProcess(bus), try await Micro.root(bus), try Micro.overTheWire(bus)]
+let figures =
+  [try await Micro.inProcess(bus), try await Micro.root(bus), try Micro.overTheWire(bus)] + (try Micro.coding())
 Micro.report(figures, json: CommandLine.arguments.contains("--json"))

@@ -34,6 +34,30 @@ struct JSONTests {
     #expect(try JSON.decode(Outer.self, try JSON.encode(value, pretty: true)) == value)
   }
 
+  /// Members come in any order, also in objects so large that they are looked up, and with others between them.
+  @Test func readsMembersInAnyOrder() throws {
+    let text = String(decoding: try JSON.encode(Outer()), as: UTF8.self)
+    guard case .object(let members) = try JSON.parse(Array(text.utf8)) else {
+      Issue.record("no object")
+      return
+    }
+    let strangers = (0..<30).map { JSONValue.Member("stranger\($0)", .integer(Int64($0))) }
+    let orders = [members, Array(members.reversed()), strangers + members, Array((members + strangers).reversed())]
+    for order in orders { #expect(try JSON.decode(Outer.self, from: .object(order)) == Outer()) }
+  }
+
+  @Test(arguments: [
+    (#"{"inner":{"flag":true,"list":[1,"x"]}}"#, "inner.list.1: a whole number was expected, not a string"),
+    (#"{"inner":{"flag":3,"list":[]}}"#, "inner.flag: a boolean was expected, not a number"),
+    (#"{"inner":{"list":[]}}"#, "inner.flag is missing"), (#"{"inner":[]}"#, "inner: an object was expected"),
+    (#"{}"#, "inner is missing"),
+  ])
+  func errorsNameThePlace(text: String, expected: String) {
+    struct Wrapper: Codable { var inner: Inner }
+    let error = #expect(throws: EngineError.self) { try JSON.decode(Wrapper.self, Array(text.utf8)) }
+    #expect(error?.message.contains(expected) == true, "\(error?.message ?? "")")
+  }
+
   @Test func writesDictionariesByIdentifierAsObjects() throws {
     let id = try #require(ObjectID(String(repeating: "ab", count: 32)))
     #expect(String(decoding: try JSON.encode([id: 1]), as: UTF8.self) == "{\"\(id)\":1}")

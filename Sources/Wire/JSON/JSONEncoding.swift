@@ -25,11 +25,10 @@ struct JSONValueEncoder: Encoder {
 
   /// Encodes a nested value and closes what it left open. A value that writes nothing is an empty object.
   func nested<Value: Encodable>(_ value: Value, depth: Int) throws {
-    switch value {
-    case let text as String: writer.string(text)
-    case let number as Int: writer.raw(String(number))
-    case let flag as Bool: writer.raw(flag ? "true" : "false")
-    default:
+    // A comparison of types is much cheaper than a cast, and nearly everything is none of these.
+    if Value.self == String.self, let text = value as? String {
+      writer.string(text)
+    } else {
       let before = writer.bytes.count
       try value.encode(to: JSONValueEncoder(writer: writer, depth: depth, descriptors: descriptors))
       writer.close(to: depth)
@@ -73,6 +72,28 @@ private struct JSONObjectEncoder<Key: CodingKey>: KeyedEncodingContainerProtocol
     encoder.writer.key(key.stringValue, at: depth)
     encoder.writer.raw("null")
   }
+
+  private func number(_ value: some FixedWidthInteger, _ key: Key) {
+    encoder.writer.key(key.stringValue, at: depth)
+    encoder.writer.raw(String(value))
+  }
+
+  mutating func encode(_ value: String, forKey key: Key) throws {
+    encoder.writer.key(key.stringValue, at: depth)
+    encoder.writer.string(value)
+  }
+
+  mutating func encode(_ value: Bool, forKey key: Key) throws {
+    encoder.writer.key(key.stringValue, at: depth)
+    encoder.writer.raw(value ? "true" : "false")
+  }
+
+  mutating func encode(_ value: Int, forKey key: Key) throws { number(value, key) }
+  mutating func encode(_ value: Int32, forKey key: Key) throws { number(value, key) }
+  mutating func encode(_ value: Int64, forKey key: Key) throws { number(value, key) }
+  mutating func encode(_ value: UInt16, forKey key: Key) throws { number(value, key) }
+  mutating func encode(_ value: UInt32, forKey key: Key) throws { number(value, key) }
+  mutating func encode(_ value: UInt64, forKey key: Key) throws { number(value, key) }
 
   mutating func encode<Value: Encodable>(_ value: Value, forKey key: Key) throws {
     encoder.writer.key(key.stringValue, at: depth)
