@@ -51,8 +51,13 @@ public struct RuntimeStart: Request {
     public var shimPID: Int32
     public var started: Timestamp
     public var warnings: [String]
+    /// Where on the host the generated files are, by their path in the container.
+    public var generatedPaths: [String: String]
 
-    public init(pid: Int32, shimPID: Int32, started: Timestamp, warnings: [String]) {
+    public init(
+      pid: Int32, shimPID: Int32, started: Timestamp, warnings: [String], generatedPaths: [String: String] = [:]
+    ) {
+      self.generatedPaths = generatedPaths
       self.pid = pid
       self.shimPID = shimPID
       self.started = started
