@@ -157,7 +157,8 @@ public final class LinuxRuntimePlugin: Plugin {
       shims.withLock { $0.started(link) }
       watcher.watch(link)
       return RuntimeStart.Reply(
-        pid: pid, shimPID: link.shimPID, started: Timestamp(nanoseconds: time), warnings: warnings)
+        pid: pid, shimPID: link.shimPID, started: Timestamp(nanoseconds: time), warnings: warnings,
+        generatedPaths: start.files)
     } catch {
       try? remove(container)
       throw error
