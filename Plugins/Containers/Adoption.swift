@@ -63,7 +63,7 @@ extension Lifecycle {
     let alive = try await call.request(RuntimeAdopt(containers: (entries + interrupted).map(\.id)))
     for entry in entries {
       entry.update { state in
-        state.record.state.status = .running
+        if state.record.state.status != .paused { state.record.state.status = .running }
         state.isActive = true
         state.session = Session()
         if let pid = alive[entry.id] { state.record.state.pid = pid }
