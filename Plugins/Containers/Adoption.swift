@@ -70,7 +70,7 @@ extension Lifecycle {
     }
     for entry in entries {
       entry.update { state in
-        state.record.state.status = .running
+        if state.record.state.status != .paused { state.record.state.status = .running }
         state.isActive = true
         state.session = Session(trace: nil)
         if let pid = alive[entry.id] { state.record.state.pid = pid }

@@ -10,7 +10,7 @@ extension Lifecycle {
     for entry in table.all {
       known.append(entry.id)
       let state = entry.snapshot
-      if state.isActive || state.record.state.status == .running { running.append(entry.id) }
+      if state.isActive || state.record.state.status.hasProcesses { running.append(entry.id) }
     }
     for record in unreadable.withLock({ $0 }) {
       guard let container = record.container, table[container] == nil else { continue }
@@ -55,7 +55,7 @@ extension Lifecycle {
     for entry in table.all.sorted(by: { $0.id < $1.id }) {
       let record = entry.record
       switch record.state.status {
-      case .running where !Self.isAlive(record.state.pid):
+      case .running where !Self.isAlive(record.state.pid), .paused where !Self.isAlive(record.state.pid):
         // Its end may just be on the way.
         guard await entry.snapshot.session?.settled.wait(.seconds(1), by: bus.timekeeper) == nil else { continue }
         differences.append(

@@ -37,6 +37,21 @@ public final class ContainersPlugin: Plugin {
     try registrar.answer(ContainerKill.self) { (request, call) async throws(EngineError) in
       try await lifecycle.kill(request, call)
     }
+    try registrar.answer(ContainerRestart.self) { (request, call) async throws(EngineError) in
+      try await lifecycle.restart(request, call)
+    }
+    try registrar.answer(ContainerPause.self) { (request, call) async throws(EngineError) in
+      try await lifecycle.pause(request, call)
+    }
+    try registrar.answer(ContainerUnpause.self) { (request, call) async throws(EngineError) in
+      try await lifecycle.unpause(request, call)
+    }
+    try registrar.answer(ContainerRename.self) { (request, call) async throws(EngineError) in
+      try await lifecycle.rename(request, call)
+    }
+    try registrar.answer(ContainerTop.self) { (request, call) async throws(EngineError) in
+      try await lifecycle.top(request, call)
+    }
     try registrar.answer(ContainerRemove.self) { (request, call) async throws(EngineError) in
       try await lifecycle.remove(request, call)
     }

@@ -91,7 +91,7 @@ final class Lifecycle: Sendable {
       if uses {
         users.append(
           ContainerUsers.User(
-            id: record.id, containerName: record.name, isRunning: state.isActive || record.state.status == .running))
+            id: record.id, containerName: record.name, isRunning: state.isActive || record.state.status.hasProcesses))
       }
     }
     return users.sorted { $0.id < $1.id }

@@ -44,7 +44,9 @@ enum SystemControls {
       }
       guard !name.contains("/"), !name.contains("..") else { throw refuse("write it with single dots") }
       if ipc.contains(name) || name.hasPrefix("fs.mqueue.") {
-        guard [.own, .shareable, .none].contains(user.ipcMode) else { throw refuse("not allowed in a shared ipc namespace") }
+        guard [.own, .shareable, .none].contains(user.ipcMode) else {
+          throw refuse("not allowed in a shared ipc namespace")
+        }
       } else if name.hasPrefix("net.") {
         switch NetworkMode(user) {
         case .attached, .none: break

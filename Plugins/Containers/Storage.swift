@@ -24,6 +24,7 @@ struct StoredState: Codable, Sendable, Equatable {
   var endpoints: [Endpoint] = []
   var publishedPorts: [PortBinding] = []
   var cgroupPaths: [String: String] = [:]
+  var generatedPaths: [String: String]?
   /// With `removing`: the anonymous volumes go too.
   var removesVolumes = false
 
@@ -33,6 +34,7 @@ struct StoredState: Codable, Sendable, Equatable {
     endpoints = record.endpoints
     publishedPorts = record.publishedPorts
     cgroupPaths = record.cgroupPaths
+    generatedPaths = record.generatedPaths
   }
 
   func apply(to record: inout ContainerRecord) {
@@ -40,6 +42,7 @@ struct StoredState: Codable, Sendable, Equatable {
     record.endpoints = endpoints
     record.publishedPorts = publishedPorts
     record.cgroupPaths = cgroupPaths
+    record.generatedPaths = generatedPaths
   }
 }
 

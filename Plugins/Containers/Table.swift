@@ -68,6 +68,8 @@ final class ContainerEntry: Sendable {
     /// The session of a start that is under way: its client may let go before anybody is told of the start.
     var startingSession: Session?
     var execs: [ObjectID: Int32] = [:]
+    /// It is started again after its end, so that `--rm` waits.
+    var isRestarting = false
   }
 
   let id: ObjectID
@@ -81,7 +83,7 @@ final class ContainerEntry: Sendable {
 
   var record: ContainerRecord { state.withLock { $0.record } }
   var snapshot: State { state.withLock { $0 } }
-  var isRunning: Bool { state.withLock { $0.record.state.status == .running } }
+  var isRunning: Bool { state.withLock { $0.record.state.status.hasProcesses } }
   /// Without the rest of the record, which is long.
   var pid: Int32 { state.withLock { $0.record.state.pid } }
 
@@ -124,6 +126,28 @@ final class ContainerTable: Sendable {
     state.withLock { state in
       state.byID[entry.id] = entry
       if state.byName[name] == nil { state.byName[name] = entry.id }
+    }
+  }
+
+  /// Gives a container another name.
+  ///
+  /// - Throws: `conflict` in Docker's words when the name is taken.
+  func rename(_ entry: ContainerEntry, to name: String) throws(EngineError) {
+    let holder = state.withLock { state -> ObjectID? in
+      if let holder = state.byName[name] { return holder }
+      let former = entry.update { current in
+        defer { current.record.name = name }
+        return current.record.name
+      }
+      if state.byName[former] == entry.id { state.byName[former] = nil }
+      state.byName[name] = entry.id
+      return nil
+    }
+    if let holder {
+      throw EngineError(
+        .conflict,
+        "Error when allocating new name: Conflict. The container name \"/\(name)\" is already in use by container "
+          + "\"\(holder)\". You have to remove (or rename) that container to be able to reuse that name.")
     }
   }
 

@@ -49,10 +49,80 @@ enum ImportChanges {
       result.stopSignal = signal
     case "USER": result.user = try exactlyOne(rest, name)
     case "WORKDIR": result.workingDirectory = clean(try exactlyOne(rest, name), from: result.workingDirectory ?? "/")
-    case "HEALTHCHECK", "ONBUILD":
-      throw EngineError(.unsupported, "\(instruction) is not supported as a change yet")
+    case "HEALTHCHECK": result.healthCheck = try healthCheck(rest)
+    case "ONBUILD": result.onBuild = (result.onBuild ?? []) + [try trigger(rest)]
     default: throw EngineError(.invalidArgument, "\(instruction) is not a valid change command")
     }
+  }
+
+  /// `NONE`, or options and `CMD` with a command in either form.
+  private static func healthCheck(_ rest: Substring) throws(EngineError) -> ImageConfiguration.HealthCheck {
+    var check = ImageConfiguration.HealthCheck()
+    var rest = rest
+    while rest.hasPrefix("--") {
+      let word = rest.prefix { !$0.isWhitespace }
+      rest = trim(rest.dropFirst(word.count))
+      let parts = word.dropFirst(2).split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+      let (name, value) = (String(parts[0]), parts.count == 2 ? String(parts[1]) : "")
+      switch name {
+      case "interval": check.interval = try duration(value, "interval")
+      case "timeout": check.timeout = try duration(value, "timeout")
+      case "start-period": check.startPeriod = try duration(value, "start-period")
+      case "start-interval": check.startInterval = try duration(value, "start-interval")
+      case "retries":
+        guard let retries = Int(value), retries >= 0 else {
+          throw failure("--retries cannot be negative (\(value))")
+        }
+        check.retries = retries
+      default: throw failure("unknown flag: --\(name)")
+      }
+    }
+    let kind = rest.prefix { !$0.isWhitespace }
+    let command = trim(rest.dropFirst(kind.count))
+    switch kind.uppercased() {
+    case "NONE":
+      if !command.isEmpty { throw failure("HEALTHCHECK NONE takes no arguments") }
+      check.test = ["NONE"]
+    case "CMD":
+      if command.isEmpty { throw failure("missing command after HEALTHCHECK CMD") }
+      check.test = try list(command).map { ["CMD"] + $0 } ?? ["CMD-SHELL", String(command)]
+    case "": throw failure("HEALTHCHECK requires at least one argument")
+    default: throw failure("unknown type \"\(kind)\" in HEALTHCHECK (try CMD)")
+    }
+    return check
+  }
+
+  /// An instruction for later builds, which cannot be one that means something else there.
+  private static func trigger(_ rest: Substring) throws(EngineError) -> String {
+    switch rest.prefix(while: { !$0.isWhitespace }).uppercased() {
+    case "": throw failure("ONBUILD requires at least one argument")
+    case "ONBUILD": throw failure("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
+    case let name where name == "MAINTAINER" || name == "FROM":
+      throw failure("\(name) isn't allowed as an ONBUILD trigger")
+    default: return String(rest)
+    }
+  }
+
+  /// Go's durations such as `1m30s`, in nanoseconds.
+  private static func duration(_ text: String, _ name: String) throws(EngineError) -> Int64 {
+    let units: [(name: String, nanoseconds: Double)] = [
+      ("ns", 1), ("us", 1e3), ("ms", 1e6), ("s", 1e9), ("m", 60e9), ("h", 3600e9),
+    ]
+    var rest = Substring(text)
+    var total = 0.0
+    while !rest.isEmpty {
+      let number = rest.prefix { $0.isNumber || $0 == "." }
+      let unit = rest.dropFirst(number.count).prefix { $0.isLetter }
+      guard let value = Double(number), let size = units.first(where: { $0.name == unit }) else {
+        throw failure("invalid duration \"\(text)\" for --\(name)")
+      }
+      total += value * size.nanoseconds
+      rest = rest.dropFirst(number.count + unit.count)
+    }
+    guard !text.isEmpty, total == 0 || total >= 1e6, total < 9e18 else {
+      throw failure("Interval \"\(name)\" cannot be less than 1ms")
+    }
+    return Int64(total)
   }
 
   private static func failure(_ why: String) -> EngineError {

@@ -142,7 +142,7 @@ import Testing
   }
 
   @Test(arguments: [
-    (["p"], ["plugin", "ps"]), (["volume", ""], ["create", "inspect", "ls", "rm"]),
+    (["p"], ["pause", "plugin", "port", "ps"]), (["volume", ""], ["create", "inspect", "ls", "prune", "rm"]),
     (["rm", "--f"], ["--force"]), (["run", "--cpu-s"], ["--cpu-shares"]), (["nothing", "--"], []),
   ])
   func completions(words: [String], expected: [String]) {

@@ -130,6 +130,28 @@ struct RemoveTests {
     .init(text: "USER www", gives: "user www"), .init(text: "WORKDIR a/../b", gives: "workdir /b"),
     .init(text: #"VOLUME ["/a", "/b"]"#, gives: #"volumes ["/a", "/b"]"#),
     .init(text: "VOLUME /a /b", gives: #"volumes ["/a", "/b"]"#),
+    .init(text: "HEALTHCHECK NONE", gives: #"health ["NONE"]"#),
+    .init(
+      text:
+        "HEALTHCHECK --interval=1m30s --timeout=500ms --retries=3 --start-period=2s --start-interval=1s CMD curl -f x",
+      gives: #"health ["CMD-SHELL", "curl -f x"] 90000000000 500000000 2000000000 1000000000 3"#),
+    .init(text: #"HEALTHCHECK CMD ["a", "b"]"#, gives: #"health ["CMD", "a", "b"]"#),
+    .init(text: "HEALTHCHECK", gives: "dockerfile parse error on line 1: HEALTHCHECK requires at least one argument"),
+    .init(text: "HEALTHCHECK CMD", gives: "dockerfile parse error on line 1: missing command after HEALTHCHECK CMD"),
+    .init(
+      text: "HEALTHCHECK RUN x",
+      gives: #"dockerfile parse error on line 1: unknown type "RUN" in HEALTHCHECK (try CMD)"#),
+    .init(
+      text: "HEALTHCHECK --interval=soon CMD x",
+      gives: #"dockerfile parse error on line 1: invalid duration "soon" for --interval"#),
+    .init(
+      text: "HEALTHCHECK --interval=1us CMD x",
+      gives: #"dockerfile parse error on line 1: Interval "interval" cannot be less than 1ms"#),
+    .init(text: "ONBUILD RUN make all", gives: #"onbuild ["RUN make all"]"#),
+    .init(
+      text: "ONBUILD ONBUILD RUN x",
+      gives: "dockerfile parse error on line 1: Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"),
+    .init(text: "ONBUILD FROM x", gives: "dockerfile parse error on line 1: FROM isn't allowed as an ONBUILD trigger"),
     .init(text: "COPY a b", gives: "COPY is not a valid change command"),
     .init(
       text: #"ENV a="x"#,
@@ -148,6 +170,12 @@ struct RemoveTests {
       if let value = result.exposedPorts { parts.append("ports \(value.keys.sorted())") }
       if let value = result.volumes { parts.append("volumes \(value.keys.sorted())") }
       if let value = result.stopSignal { parts.append("signal \(value)") }
+      if let value = result.healthCheck {
+        let times = [value.interval, value.timeout, value.startPeriod, value.startInterval].compactMap { $0 }
+        let numbers = times.map { "\($0)" } + (value.retries.map { ["\($0)"] } ?? [])
+        parts.append((["health \(value.test ?? [])"] + numbers).joined(separator: " "))
+      }
+      if let value = result.onBuild { parts.append("onbuild \(value)") }
       if let value = result.user { parts.append("user \(value)") }
       if let value = result.workingDirectory { parts.append("workdir \(value)") }
       #expect(parts == [change.gives])

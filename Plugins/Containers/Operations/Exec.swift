@@ -8,6 +8,9 @@ extension Lifecycle {
     _ request: ContainerExec, _ call: Call, _ sink: Sink<ContainerExec.Element>
   ) async throws(EngineError) -> ExitStatus? {
     let entry = try running(request.container)
+    guard entry.record.state.status != .paused else {
+      throw EngineError(.conflict, "Container \(entry.id) is paused, unpause the container before exec")
+    }
     let (process, seccomp) = try SpecificationBuilder.execution(request, in: entry.record)
     let exec = ObjectID.random()
     entry.update { $0.execs[exec] = 0 }
@@ -87,7 +90,7 @@ extension Lifecycle {
       throw EngineError(.unsupported, "configured logging driver does not support reading")
     }
     var running: Descriptor?
-    if record.state.status == .running, record.state.pid > 0 {
+    if record.state.status.hasProcesses, record.state.pid > 0 {
       // pidfd_open(2): readable once the first process has ended.
       let number = pidfd_open(record.state.pid, 0)
       if number >= 0 { running = Descriptor(adopting: number) }

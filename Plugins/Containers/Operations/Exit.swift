@@ -23,7 +23,7 @@ extension Lifecycle {
     }
     defer { entry.lock.release() }
     let state = entry.snapshot
-    guard state.record.state.status == .running else { return }
+    guard state.record.state.status.hasProcesses else { return }
     let call = ownCall.traced(at: state.session?.trace)
     let record = state.record
     var ended = record
@@ -37,6 +37,7 @@ extension Lifecycle {
     ended.endpoints = []
     ended.publishedPorts = []
     ended.cgroupPaths = [:]
+    ended.generatedPaths = nil
     entry.update { [ended] in
       // Which signal it was told and by whom may have changed in between.
       let wasStoppedByUser = $0.record.state.wasStoppedByUser
@@ -44,7 +45,7 @@ extension Lifecycle {
       $0.record.state.wasStoppedByUser = wasStoppedByUser
       $0.execs = [:]
     }
-    if record.configuration.removesItself {
+    if record.configuration.removesItself && !state.isRestarting {
       do throws(EngineError) {
         try await destroy(entry, removesVolumes: true, call)
       } catch {

@@ -75,6 +75,7 @@ extension Lifecycle {
     running.endpoints = endpoints
     running.publishedPorts = network?.ports ?? []
     running.cgroupPaths = local.resources.paths
+    running.generatedPaths = started.generatedPaths
     running.state = ContainerState()
     running.state.status = .running
     running.state.pid = started.pid

@@ -11,8 +11,13 @@ extension Lifecycle {
       let isDone = try await entry.lock.withLock { () async throws(EngineError) -> Bool in
         guard table[entry.id] != nil else { return true }
         let record = entry.record
-        if record.state.status == .running {
+        if record.state.status.hasProcesses {
           if request.force { return false }
+          if record.state.status == .paused {
+            throw EngineError(
+              .conflict,
+              "cannot remove container \"/\(record.name)\": container is paused and must be unpaused first")
+          }
           throw EngineError(
             .conflict,
             "cannot remove container \"/\(record.name)\": container is running: stop the container before removing "
@@ -37,7 +42,7 @@ extension Lifecycle {
   /// Kills a container that runs and waits until it is cleaned up.
   private func endNow(_ entry: ContainerEntry, _ call: Call) async throws(EngineError) {
     let state = entry.snapshot
-    guard state.record.state.status == .running, let session = state.session else { return }
+    guard state.record.state.status.hasProcesses, let session = state.session else { return }
     try await signal(entry, 9, call)
     FaultPoint.reach("containers.remove.killed")
     try await settled(session)

@@ -26,7 +26,20 @@ extension Lifecycle {
     _ request: ContainerStart, _ call: Call, _ sink: Sink<ContainerRunElement>
   ) async throws(EngineError) -> ExitStatus? {
     let entry = try table.find(request.container)
-    let launched = try await leased("start", call) { (call) async throws(EngineError) -> Launched? in
+    let launched = try await launchAgain(entry, request, call)
+    let warnings = launched?.warnings ?? []
+    // An attached client learns the ID, under which it passes signals on.
+    if request.isAttached || !warnings.isEmpty { try await sink.yield(.created(entry.id, warnings: warnings)) }
+    try await sink.yield(.started)
+    guard request.isAttached, let launched else { return nil }
+    return try await watch(launched.session, launched.client, sink)
+  }
+
+  /// Starts a container that was made before; nil when it runs already.
+  func launchAgain(
+    _ entry: ContainerEntry, _ request: ContainerStart, _ call: Call
+  ) async throws(EngineError) -> Launched? {
+    try await leased("start", call) { (call) async throws(EngineError) -> Launched? in
       try await entry.lock.withLock { () async throws(EngineError) -> Launched? in
         do throws(EngineError) {
           return try await startLocked(entry, request, call)
@@ -36,12 +49,6 @@ extension Lifecycle {
         }
       }
     }
-    let warnings = launched?.warnings ?? []
-    // An attached client learns the ID, under which it passes signals on.
-    if request.isAttached || !warnings.isEmpty { try await sink.yield(.created(entry.id, warnings: warnings)) }
-    try await sink.yield(.started)
-    guard request.isAttached, let launched else { return nil }
-    return try await watch(launched.session, launched.client, sink)
   }
 
   private func startLocked(
@@ -49,6 +56,8 @@ extension Lifecycle {
   ) async throws(EngineError) -> Launched? {
     let state = entry.snapshot
     switch state.record.state.status {
+    case .paused where !request.isAttached:
+      throw EngineError(.conflict, "cannot start a paused container, try unpause instead")
     case .running, .paused, .restarting: return request.isAttached ? try await join(entry, request.streams, call) : nil
     case .removing, .dead:
       throw EngineError(.conflict, "container \(entry.id) is marked for removal and cannot be started")

@@ -10,7 +10,7 @@ extension Lifecycle {
     // Waits for a start that is under way; the lock is not held while waiting for the end, which takes it.
     let session = try await entry.lock.withLock { () async throws(EngineError) -> Session? in
       let state = entry.snapshot
-      guard state.record.state.status == .running else { return nil }
+      guard state.record.state.status.hasProcesses else { return nil }
       let own = state.record.stopSignal
       let number: Int32 = if let wanted { wanted } else { own.isEmpty ? SIGTERM : try Signals.parse(own) }
       entry.update { $0.record.state.wasStoppedByUser = true }
@@ -39,7 +39,7 @@ extension Lifecycle {
         .conflict, "cannot kill container: \(request.container): container \(entry.id) is not running")
     }
     if number == SIGKILL { entry.update { $0.record.state.wasStoppedByUser = true } }
-    _ = try await call.request(RuntimeSignal(container: entry.id, signal: number))
+    try await signal(entry, number, call)
     FaultPoint.reach("containers.kill.signalled")
     return Done()
   }
@@ -59,7 +59,14 @@ extension Lifecycle {
     if session?.settled.resolved != nil { return }
     do throws(EngineError) {
       _ = try await call.request(RuntimeSignal(container: entry.id, signal: number))
-    } catch  where error.code == .notFound {}
+    } catch  where error.code == .notFound { return }
+    // What is to end has to move for it.
+    let record = entry.record
+    guard record.state.status == .paused else { return }
+    let stop = record.stopSignal.isEmpty ? SIGTERM : try Signals.parse(record.stopSignal)
+    guard number == SIGKILL || number == stop else { return }
+    _ = try await call.request(ResourceFreeze(container: entry.id, isFrozen: false))
+    entry.update { if $0.record.state.status == .paused { $0.record.state.status = .running } }
   }
 
   /// Waits until a container that ends is cleaned up.

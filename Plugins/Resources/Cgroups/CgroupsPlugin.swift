@@ -42,6 +42,10 @@ public final class CgroupsPlugin: Plugin {
       try groups.update(request.container, request.limits)
       return Done()
     }
+    try registrar.answer(ResourceFreeze.self) { (request, _) async throws(EngineError) in
+      try groups.freeze(request.container, request.isFrozen)
+      return Done()
+    }
     try registrar.answer(ResourceRead.self) { (request, _) async throws(EngineError) in
       try groups.usage(request.container)
     }

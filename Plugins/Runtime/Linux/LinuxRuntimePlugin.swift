@@ -160,7 +160,8 @@ public final class LinuxRuntimePlugin: Plugin {
       let steps = link.measured(measured ?? [])
       record(steps, link, process: pid, call)
       return RuntimeStart.Reply(
-        pid: pid, shimPID: link.shimPID, started: Timestamp(nanoseconds: time), warnings: warnings, steps: steps)
+        pid: pid, shimPID: link.shimPID, started: Timestamp(nanoseconds: time), warnings: warnings, steps: steps,
+        generatedPaths: start.files)
     } catch {
       try? remove(container)
       throw error

@@ -22,6 +22,8 @@ struct PlanBuilder: Sendable {
   struct Start {
     var plan: StartPlan
     var descriptors: [Descriptor]
+    /// The files that were written, by their path in the container.
+    var files: [String: String] = [:]
   }
 
   func start(
@@ -78,8 +80,10 @@ struct PlanBuilder: Sendable {
     descriptors += clientDescriptors(request.streams, client: client)
     descriptors += request.cgroupEntries
     descriptors += request.portReservations
+    var files: [String: String] = [:]
     for (index, file) in specification.generatedFiles.sorted(by: { $0.key < $1.key }).enumerated() {
       plan.mounts.append(MountPlan(target: file.key, isDirectory: false))
+      files[file.key] = "\(directory.path)/file-\(index)"
       do {
         descriptors.append(try directory.write("file-\(index)", file.value))
       } catch {
@@ -93,7 +97,7 @@ struct PlanBuilder: Sendable {
     guard descriptors.count <= 250 else {
       throw EngineError(.invalidArgument, "the container has \(descriptors.count) mounts and ports; 250 is the limit")
     }
-    return Start(plan: plan, descriptors: descriptors)
+    return Start(plan: plan, descriptors: descriptors, files: files)
   }
 
   func exec(

@@ -112,6 +112,76 @@ public struct ContainerKill: Request {
   }
 }
 
+/// Stops a container that runs, and starts it.
+public struct ContainerRestart: Request {
+  public static let name = "container.restart"
+  public typealias Reply = Done
+  public var container: String
+  /// See `ContainerStop`.
+  public var timeout: Int?
+  public var signal: String?
+
+  public init(container: String, timeout: Int?, signal: String?) {
+    self.container = container
+    self.timeout = timeout
+    self.signal = signal
+  }
+}
+
+/// Freezes every process of a container; `conflict` says that it does not run or is frozen already.
+public struct ContainerPause: Request {
+  public static let name = "container.pause"
+  public typealias Reply = Done
+  public var container: String
+
+  public init(container: String) { self.container = container }
+}
+
+/// Lets a frozen container go on.
+public struct ContainerUnpause: Request {
+  public static let name = "container.unpause"
+  public typealias Reply = Done
+  public var container: String
+
+  public init(container: String) { self.container = container }
+}
+
+/// Gives a container another name, whether it runs or not.
+public struct ContainerRename: Request {
+  public static let name = "container.rename"
+  public typealias Reply = Done
+  public var container: String
+  public var newName: String
+
+  public init(container: String, newName: String) {
+    self.container = container
+    self.newName = newName
+  }
+}
+
+/// The processes of a container that runs, as ps(1) shows them on the host.
+public struct ContainerTop: Request {
+  public static let name = "container.top"
+  public struct Reply: Codable, Sendable, Equatable {
+    public var titles: [String]
+    /// One row a process, with a text for each title.
+    public var processes: [[String]]
+
+    public init(titles: [String], processes: [[String]]) {
+      self.titles = titles
+      self.processes = processes
+    }
+  }
+  public var container: String
+  /// Options of ps(1); empty is `-ef`.
+  public var arguments: [String]
+
+  public init(container: String, arguments: [String]) {
+    self.container = container
+    self.arguments = arguments
+  }
+}
+
 /// Removes a container with its writable layer, log and, with `removesVolumes`, its anonymous volumes.
 public struct ContainerRemove: Request {
   public static let name = "container.remove"

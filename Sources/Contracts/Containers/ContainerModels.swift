@@ -89,6 +89,9 @@ public enum ContainerStatus: String, Codable, Sendable, CaseIterable {
   case removing
   case exited
   case dead
+
+  /// Whether there are processes of the container, be they frozen.
+  public var hasProcesses: Bool { self == .running || self == .paused }
 }
 
 public struct ContainerState: Codable, Sendable, Equatable {
@@ -137,6 +140,8 @@ public struct ContainerRecord: Codable, Sendable, Equatable {
   public var logMaximumSize: Int64
   public var logMaximumFiles: Int
   public var cgroupPaths: [String: String]
+  /// Where on the host the files are that the engine writes for it, by their path inside, while it runs.
+  public var generatedPaths: [String: String]?
   public var state: ContainerState
 
   public init(

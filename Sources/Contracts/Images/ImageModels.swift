@@ -1,5 +1,27 @@
 /// The configuration of an image (OCI image specification, config.md), with Docker's additions.
 public struct ImageConfiguration: Codable, Sendable, Equatable {
+  /// How to find out whether a container works (Docker's addition); durations are nanoseconds, 0 for the default.
+  public struct HealthCheck: Codable, Sendable, Equatable {
+    /// `NONE`; `CMD` with the arguments; `CMD-SHELL` with a line for the shell; empty for the image's.
+    public var test: [String]?
+    public var interval: Int64?
+    public var timeout: Int64?
+    public var startPeriod: Int64?
+    public var startInterval: Int64?
+    public var retries: Int?
+
+    enum CodingKeys: String, CodingKey {
+      case test = "Test"
+      case interval = "Interval"
+      case timeout = "Timeout"
+      case startPeriod = "StartPeriod"
+      case startInterval = "StartInterval"
+      case retries = "Retries"
+    }
+
+    public init() {}
+  }
+
   public struct Execution: Codable, Sendable, Equatable {
     public var user: String?
     public var exposedPorts: [String: EmptyObject]?
@@ -11,6 +33,9 @@ public struct ImageConfiguration: Codable, Sendable, Equatable {
     public var labels: [String: String]?
     public var stopSignal: String?
     public var shell: [String]?
+    public var healthCheck: HealthCheck?
+    /// Instructions for builds upon this image.
+    public var onBuild: [String]?
 
     enum CodingKeys: String, CodingKey {
       case user = "User"
@@ -23,6 +48,8 @@ public struct ImageConfiguration: Codable, Sendable, Equatable {
       case labels = "Labels"
       case stopSignal = "StopSignal"
       case shell = "Shell"
+      case healthCheck = "Healthcheck"
+      case onBuild = "OnBuild"
     }
 
     public init() {}

@@ -78,6 +78,19 @@ public struct ResourceUpdate: Request {
   }
 }
 
+/// Stops all processes of a container where they are, or lets them go on; returns when it is done.
+public struct ResourceFreeze: Request {
+  public static let name = "resource.freeze"
+  public typealias Reply = Done
+  public var container: ObjectID
+  public var isFrozen: Bool
+
+  public init(container: ObjectID, isFrozen: Bool) {
+    self.container = container
+    self.isFrozen = isFrozen
+  }
+}
+
 public struct ResourceUsage: Codable, Sendable, Equatable {
   public var cpuNanoseconds: UInt64
   /// Bytes without the inactive file cache.

@@ -53,11 +53,15 @@ public struct RuntimeStart: Request {
     public var warnings: [String]
     /// What the runtime measured of the start; may be empty.
     public var steps: [TimedStep]
+    /// Where on the host the generated files are, by their path in the container.
+    public var generatedPaths: [String: String]
 
     public init(
-      pid: Int32, shimPID: Int32, started: Timestamp, warnings: [String], steps: [TimedStep] = []
+      pid: Int32, shimPID: Int32, started: Timestamp, warnings: [String], steps: [TimedStep] = [],
+      generatedPaths: [String: String] = [:]
     ) {
       self.steps = steps
+      self.generatedPaths = generatedPaths
       self.pid = pid
       self.shimPID = shimPID
       self.started = started

@@ -1,9 +1,9 @@
 /// Every command there is.
 enum CommandTable {
   static let commands: [Command] =
-    RunCommands.all + ContainerCommands.all + ListCommands.all + InspectCommands.all + ImageCommands.all
-    + RegistryCommands.all + VolumeCommands.all + NetworkCommands.all + SystemCommands.all
-    + ConfigCommands.all + PluginCommands.all
+    RunCommands.all + ContainerCommands.all + LifecycleCommands.all + PruneCommands.all + ListCommands.all
+    + InspectCommands.all + ImageCommands.all + RegistryCommands.all + VolumeCommands.all + NetworkCommands.all
+    + SystemCommands.all + ConfigCommands.all + PluginCommands.all
 
   static let groups: [CommandGroup] = [
     CommandGroup(name: "config", summary: "Show and check configurations"),
@@ -17,10 +17,8 @@ enum CommandTable {
 
   /// Docker's commands that this engine is to have and has not yet.
   static let later: Set<String> = [
-    "build", "commit", "cp", "diff", "events", "export", "history", "pause", "port",
-    "pull",
-    "push", "rename", "restart", "save", "stats", "top", "unpause", "update", "prune", "df", "connect",
-    "disconnect",
+    "build", "commit", "connect", "cp", "df", "diff", "disconnect", "events", "export", "history", "prune", "pull",
+    "push", "save", "stats", "update",
   ]
 
   enum Found {

@@ -50,7 +50,7 @@ enum ImageInspection {
       .init("Volumes", config.volumes.map { .set($0.keys) } ?? .null),
       .init("WorkingDir", .string(config.workingDirectory ?? "")),
       .init("Entrypoint", strings(config.entrypoint)),
-      .init("OnBuild", .null),
+      .init("OnBuild", config.onBuild.map { .strings($0) } ?? .null),
       .init("Labels", config.labels.map { .sorted($0) } ?? .null),
     ]
     if let signal = config.stopSignal { members.append(.init("StopSignal", .string(signal))) }
