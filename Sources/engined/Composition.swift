@@ -2,6 +2,7 @@ import BindVolumePlugin
 import BridgeNetworkPlugin
 import CgroupsPlugin
 import ContainersPlugin
+import DockerVolumePlugin
 import HostNetworkPlugin
 import ImagesPlugin
 import JSONFileLogsPlugin
@@ -32,6 +33,7 @@ enum Composition {
     manager.add(LocalVolumePlugin.self)
     manager.add(BindVolumePlugin.self)
     manager.add(TmpfsVolumePlugin.self)
+    manager.add(DockerVolumePlugin.self)
     manager.add(VolumeCatalogPlugin.self)
     manager.add(ContainersPlugin.self)
     manager.add(SystemPlugin.self)
