@@ -63,6 +63,7 @@ let plugins: [Target] = [
   plugin("LocalVolumePlugin", "Volumes/Local"),
   plugin("BindVolumePlugin", "Volumes/Bind"),
   plugin("TmpfsVolumePlugin", "Volumes/Tmpfs"),
+  plugin("CNINetworkPlugin", "Networks/CNI"),
   plugin("DockerVolumePlugin", "Volumes/Docker"),
   plugin("CgroupsPlugin", "Resources/Cgroups"),
   plugin("LinuxRuntimePlugin", "Runtime/Linux", ["ShimProtocol", "CSeccomp"]),
@@ -104,7 +105,7 @@ let testTargets: [Target] = [
   tests(
     "PluginKitTests", "PluginKit",
     [
-      "PluginKit", "DockerVolumePlugin", "LocalVolumePlugin", "BindVolumePlugin", "TmpfsVolumePlugin",
+      "PluginKit", "CNINetworkPlugin", "DockerVolumePlugin", "LocalVolumePlugin", "BindVolumePlugin", "TmpfsVolumePlugin",
       "BridgeNetworkPlugin",
       "NoneNetworkPlugin", "HostNetworkPlugin", "JSONFileLogsPlugin", "Kernel", "Wire", "Contracts", "LinuxSystem",
       "CLinux",

@@ -1,5 +1,6 @@
 import BindVolumePlugin
 import BridgeNetworkPlugin
+import CNINetworkPlugin
 import CgroupsPlugin
 import ContainersPlugin
 import DockerVolumePlugin
@@ -29,6 +30,7 @@ enum Composition {
     manager.add(BridgeNetworkPlugin.self)
     manager.add(HostNetworkPlugin.self)
     manager.add(NoneNetworkPlugin.self)
+    manager.add(CNINetworkPlugin.self)
     manager.add(NetworkCatalogPlugin.self)
     manager.add(LocalVolumePlugin.self)
     manager.add(BindVolumePlugin.self)

@@ -1,5 +1,6 @@
 import BindVolumePlugin
 import BridgeNetworkPlugin
+import CNINetworkPlugin
 import Contracts
 import DockerVolumePlugin
 import Foundation
@@ -137,6 +138,37 @@ struct BuiltinConformanceTests {
     try await Self.examine(
       BridgeNetworkPlugin.self, role: "network",
       configuration: ["namespace": "/proc/\(getpid())/fd/\(host.descriptor.number)"])
+  }
+
+  /// Debian's containernetworking-plugins, in a network namespace of the test's own (the plugins work in that of the
+  /// thread that starts them).
+  @Test(.enabled(if: access("/usr/lib/cni/bridge", X_OK) == 0, "needs containernetworking-plugins"))
+  func cniNetworks() async throws {
+    let directory = NSTemporaryDirectory() + "cni-\(UUID().uuidString.prefix(8))"
+    try Files.makeDirectories(directory)
+    let binaries = directory + "/bin"
+    try Files.makeDirectories(binaries)
+    let host = try TestNamespace()
+    for plugin in ["bridge", "host-local", "tuning"] {
+      let script =
+        "#!/bin/sh\nexec nsenter --net=/proc/\(getpid())/fd/\(host.descriptor.number) /usr/lib/cni/\(plugin)\n"
+      try Files.replace("\(binaries)/\(plugin)", with: Array(script.utf8), mode: 0o755, durable: false)
+    }
+    let list = """
+      {"cniVersion": "1.0.0", "name": "conformance", "plugins": [
+        {"type": "bridge", "bridge": "cni-test", "isGateway": true,
+         "ipam": {"type": "host-local", "dataDir": "\(directory)/leases", "subnet": "10.99.0.0/24",
+                  "routes": [{"dst": "0.0.0.0/0"}]}},
+        {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}}]}
+      """
+    try Files.replace(directory + "/10-test.conflist", with: Array(list.utf8), durable: false)
+    try await Self.examine(
+      CNINetworkPlugin.self, role: "network",
+      configuration: ["configuration_directories": directory, "binary_directories": binaries])
+    // Every lease has been given back.
+    let leases = try Files.list(directory + "/leases/conformance").filter { $0.hasPrefix("10.") }
+    #expect(leases == [])
+    try Files.removeTree(directory)
   }
 
   /// Through our adapter, somebody else's plugin of Docker's protocol passes too.
