@@ -67,6 +67,8 @@ let plugins: [Target] = [
   plugin("LocalVolumePlugin", "Volumes/Local"),
   plugin("BindVolumePlugin", "Volumes/Bind"),
   plugin("TmpfsVolumePlugin", "Volumes/Tmpfs"),
+  plugin("CNINetworkPlugin", "Networks/CNI"),
+  plugin("DockerVolumePlugin", "Volumes/Docker"),
   plugin("CgroupsPlugin", "Resources/Cgroups"),
   plugin("LinuxRuntimePlugin", "Runtime/Linux", ["ShimProtocol", "CSeccomp"]),
   plugin("JSONFileLogsPlugin", "Logs/JSONFile"),
@@ -86,7 +88,7 @@ let host: [Target] = [
 /// Also a package of its own; here so that the tests have it.
 let examples: [Target] = [
   .executableTarget(
-    name: "volume-swift", dependencies: ["PluginKit", "LinuxSystem"],
+    name: "example-volume-swift", dependencies: ["PluginKit", "LinuxSystem"],
     path: "Examples/drivers/volume-swift/Sources/volume-swift")
 ]
 
@@ -112,7 +114,8 @@ let testTargets: [Target] = [
   tests(
     "PluginKitTests", "PluginKit",
     [
-      "PluginKit", "LocalVolumePlugin", "BindVolumePlugin", "TmpfsVolumePlugin", "BridgeNetworkPlugin",
+      "PluginKit", "CNINetworkPlugin", "DockerVolumePlugin", "LocalVolumePlugin", "BindVolumePlugin", "TmpfsVolumePlugin",
+      "BridgeNetworkPlugin",
       "NoneNetworkPlugin", "HostNetworkPlugin", "JSONFileLogsPlugin", "Kernel", "Wire", "Contracts", "LinuxSystem",
       "CLinux",
     ]),
@@ -133,8 +136,9 @@ let testTargets: [Target] = [
   tests(
     "VolumesTests", "Volumes",
     [
-      "VolumeCatalogPlugin", "LocalVolumePlugin", "BindVolumePlugin", "TmpfsVolumePlugin", "Kernel", "Contracts",
-      "LinuxSystem",
+      "VolumeCatalogPlugin", "LocalVolumePlugin", "BindVolumePlugin", "TmpfsVolumePlugin", "DockerVolumePlugin",
+      "Kernel",
+      "Contracts", "LinuxSystem",
     ]),
   tests("CgroupsTests", "Resources", ["CgroupsPlugin", "Kernel", "Contracts", "LinuxSystem"]),
   tests(
@@ -160,7 +164,7 @@ let package = Package(
     .executable(name: "engine", targets: ["engine"]),
     .executable(name: "engined", targets: ["engined"]),
     .executable(name: "engine-shim", targets: ["engine-shim"]),
-    .executable(name: "volume-swift", targets: ["volume-swift"]),
+    .executable(name: "example-volume-swift", targets: ["example-volume-swift"]),
     .library(name: "PluginKit", targets: ["PluginKit"]),
   ],
   dependencies: [

@@ -77,6 +77,13 @@ public struct Registrar: Sendable {
     try bus.register(type, driver: manifest.driver, owner: manifest.name, body)
   }
 
+  /// Answers for one of several drivers that the plugin speaks for; also after it has started.
+  public func answer<R: Request>(
+    _ type: R.Type, driver: String, _ body: @escaping RequestHandler<R>
+  ) throws(EngineError) {
+    try bus.register(type, driver: driver, owner: manifest.name, body)
+  }
+
   /// Answers a message that is routed by the name of this plugin itself (`PluginCheck`).
   public func answerAsPlugin<R: Request>(_ type: R.Type, _ body: @escaping RequestHandler<R>) throws(EngineError) {
     try bus.register(type, driver: manifest.name, owner: manifest.name, body)

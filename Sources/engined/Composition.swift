@@ -1,7 +1,9 @@
 import BindVolumePlugin
 import BridgeNetworkPlugin
+import CNINetworkPlugin
 import CgroupsPlugin
 import ContainersPlugin
+import DockerVolumePlugin
 import HostNetworkPlugin
 import ImagesPlugin
 import JSONFileLogsPlugin
@@ -28,10 +30,12 @@ enum Composition {
     manager.add(BridgeNetworkPlugin.self)
     manager.add(HostNetworkPlugin.self)
     manager.add(NoneNetworkPlugin.self)
+    manager.add(CNINetworkPlugin.self)
     manager.add(NetworkCatalogPlugin.self)
     manager.add(LocalVolumePlugin.self)
     manager.add(BindVolumePlugin.self)
     manager.add(TmpfsVolumePlugin.self)
+    manager.add(DockerVolumePlugin.self)
     manager.add(VolumeCatalogPlugin.self)
     manager.add(ContainersPlugin.self)
     manager.add(SystemPlugin.self)

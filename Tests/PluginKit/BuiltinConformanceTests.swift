@@ -1,6 +1,8 @@
 import BindVolumePlugin
 import BridgeNetworkPlugin
+import CNINetworkPlugin
 import Contracts
+import DockerVolumePlugin
 import Foundation
 import Glibc
 import HostNetworkPlugin
@@ -27,8 +29,11 @@ final class BuiltinSubject: ConformanceSubject {
   let directory = NSTemporaryDirectory() + "builtin-\(UUID().uuidString.prefix(8))"
   private let life = Mutex<Life?>(nil)
 
-  init(_ type: any Plugin.Type, configuration: [String: String] = [:]) async throws {
+  private let driver: String
+
+  init(_ type: any Plugin.Type, configuration: [String: String] = [:], driver: String? = nil) async throws {
     self.type = type
+    self.driver = driver ?? type.manifest.driver
     self.configuration = configuration
     try Files.makeDirectories(directory)
     try await begin()
@@ -66,15 +71,15 @@ final class BuiltinSubject: ConformanceSubject {
   }
 
   func ask<R: Request>(_ request: R) async throws(EngineError) -> R.Reply {
-    try await bus.request(request, driver: type.manifest.driver)
+    try await bus.request(request, driver: driver)
   }
 
   func ask<R: StreamRequest>(_ request: R) async throws(EngineError) -> R.Reply {
-    try await Call(bus: bus).stream(request, driver: type.manifest.driver) { (_) async throws(EngineError) in }
+    try await Call(bus: bus).stream(request, driver: driver) { (_) async throws(EngineError) in }
   }
 
   func askAndCancel<R: Request>(_ request: R) async throws(EngineError) {
-    let (bus, driver) = (try bus, type.manifest.driver)
+    let (bus, driver) = (try bus, driver)
     let task = Task { _ = try? await bus.request(request, driver: driver) }
     task.cancel()
     await task.value
@@ -96,11 +101,12 @@ final class BuiltinSubject: ConformanceSubject {
 @Suite("Conformance of the built-in drivers", .enabled(if: geteuid() == 0, "needs root"))
 struct BuiltinConformanceTests {
   static func examine(
-    _ type: any Plugin.Type, role: String, options: [String: String] = [:], configuration: [String: String] = [:]
+    _ type: any Plugin.Type, role: String, driver: String? = nil, options: [String: String] = [:],
+    configuration: [String: String] = [:]
   ) async throws {
-    let subject = try await BuiltinSubject(type, configuration: configuration)
+    let subject = try await BuiltinSubject(type, configuration: configuration, driver: driver)
     let points = try await Conformance.examine(
-      subject, role: role, ConformanceSettings(driver: type.manifest.driver, options: options))
+      subject, role: role, ConformanceSettings(driver: driver ?? type.manifest.driver, options: options))
     #expect(points.count >= 10)
     for point in points { #expect(point.fault == nil, "\(type.manifest.name): \(point)") }
     await subject.end()
@@ -134,5 +140,90 @@ struct BuiltinConformanceTests {
       configuration: ["namespace": "/proc/\(getpid())/fd/\(host.descriptor.number)"])
   }
 
+  /// Debian's containernetworking-plugins, in a network namespace of the test's own (the plugins work in that of the
+  /// thread that starts them).
+  @Test(.enabled(if: access("/usr/lib/cni/bridge", X_OK) == 0, "needs containernetworking-plugins"))
+  func cniNetworks() async throws {
+    let directory = NSTemporaryDirectory() + "cni-\(UUID().uuidString.prefix(8))"
+    try Files.makeDirectories(directory)
+    let binaries = directory + "/bin"
+    try Files.makeDirectories(binaries)
+    let host = try TestNamespace()
+    for plugin in ["bridge", "host-local", "tuning"] {
+      let script =
+        "#!/bin/sh\nexec nsenter --net=/proc/\(getpid())/fd/\(host.descriptor.number) /usr/lib/cni/\(plugin)\n"
+      try Files.replace("\(binaries)/\(plugin)", with: Array(script.utf8), mode: 0o755, durable: false)
+    }
+    let list = """
+      {"cniVersion": "1.0.0", "name": "conformance", "plugins": [
+        {"type": "bridge", "bridge": "cni-test", "isGateway": true,
+         "ipam": {"type": "host-local", "dataDir": "\(directory)/leases", "subnet": "10.99.0.0/24",
+                  "routes": [{"dst": "0.0.0.0/0"}]}},
+        {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}}]}
+      """
+    try Files.replace(directory + "/10-test.conflist", with: Array(list.utf8), durable: false)
+    try await Self.examine(
+      CNINetworkPlugin.self, role: "network",
+      configuration: ["configuration_directories": directory, "binary_directories": binaries])
+    // Every lease has been given back.
+    let leases = try Files.list(directory + "/leases/conformance").filter { $0.hasPrefix("10.") }
+    #expect(leases == [])
+    try Files.removeTree(directory)
+  }
+
+  /// Through our adapter, somebody else's plugin of Docker's protocol passes too.
+  @Test(arguments: [[], ["chunked"]])
+  func dockerVolumes(mode: [String]) async throws {
+    let directory = NSTemporaryDirectory() + "docker-\(UUID().uuidString.prefix(8))"
+    try Files.makeDirectories(directory)
+    let process = Process()
+    process.executableURL = TestDrivers.directory.appendingPathComponent("docker-volume")
+    process.arguments = [directory + "/them.sock", directory + "/volumes"] + mode
+    try process.run()
+    for _ in 0..<1000 where !Files.exists(directory + "/them.sock") { usleep(5000) }
+    try await Self.examine(
+      DockerVolumePlugin.self, role: "volume", driver: "them", configuration: ["directories": directory])
+    // Not SIGTERM: a process inherits the blocked signals of the worker thread that started it.
+    kill(process.processIdentifier, SIGKILL)
+    process.waitUntilExit()
+    try Files.removeTree(directory)
+  }
+
   @Test func logs() async throws { try await Self.examine(JSONFileLogsPlugin.self, role: "log") }
+}
+
+/// Drivers of the tests that are programs, and those of the examples.
+enum TestDrivers {
+  static let checkout = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent()
+  static let directory = checkout.appendingPathComponent("Tests/Drivers")
+  static let examples = checkout.appendingPathComponent("Examples/drivers")
+}
+
+/// The examples of the author's guide.
+@Suite("Conformance of the examples", .enabled(if: geteuid() == 0, "needs root"))
+struct ExampleConformanceTests {
+  @Test(arguments: ["volume-python", "log-socket"])
+  func example(name: String) async throws {
+    let directory = NSTemporaryDirectory() + "example-\(UUID().uuidString.prefix(8))"
+    let session = try DriverSession([TestDrivers.examples.appendingPathComponent(name).path], directory: directory)
+    let description = try #require(session.description)
+    let points = try await Conformance.examine(
+      session, role: description.role, ConformanceSettings(driver: description.driver))
+    #expect(points.count >= 10)
+    for point in points { #expect(point.fault == nil, "\(name): \(point)") }
+    session.end()
+    try Files.removeTree(directory)
+  }
+
+  @Test func theKitFindsWhatIsWrong() async throws {
+    let directory = NSTemporaryDirectory() + "faulty-\(UUID().uuidString.prefix(8))"
+    let session = try DriverSession(
+      [TestDrivers.directory.appendingPathComponent("faulty-volume").path], directory: directory)
+    let points = try await Conformance.examine(session, role: "volume", ConformanceSettings(driver: "faulty-volume"))
+    #expect(
+      points.filter { $0.fault != nil }.map(\.name) == ["remove in use", "unknown option", "oversized reply"])
+    session.end()
+    try Files.removeTree(directory)
+  }
 }

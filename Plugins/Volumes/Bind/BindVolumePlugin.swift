@@ -6,16 +6,26 @@ import Synchronization
 /// Volumes that are a directory of the host, named by the option `device` (or `path`). The directory is the user's: it
 /// is neither made nor removed.
 public final class BindVolumePlugin: Plugin {
-  public static let manifest = PluginManifest(name: "volume-bind", role: "volume", driver: "bind")
+  public static let manifest = PluginManifest(
+    name: "volume-bind", role: "volume", driver: "bind",
+    keys: [
+      ConfigurationKey(
+        "directory", .text(""),
+        "Where volumes without the option \"device\" are, each in the directory of its name, which must exist.")
+    ])
+
+  private let directory: String
 
   /// Containers that have each volume mounted, for as long as this engine lives.
   private let users = Mutex<[String: Set<ObjectID>]>([:])
 
-  public init(host: PluginHost) throws(EngineError) {}
+  public init(host: PluginHost) throws(EngineError) {
+    directory = host.setting("directory")
+  }
 
   public func register(_ registrar: Registrar) throws(EngineError) {
-    try registrar.answerAsDriver(VolumeDriverCreate.self) { (request, _) async throws(EngineError) in
-      VolumeDriverCreate.Reply(mountpoint: try Self.path(request.options))
+    try registrar.answerAsDriver(VolumeDriverCreate.self) { [self] (request, _) async throws(EngineError) in
+      VolumeDriverCreate.Reply(mountpoint: try path(request.volume, request.options))
     }
     try registrar.answerAsDriver(VolumeDriverRemove.self) { [self] (request, _) async throws(EngineError) in
       if let user = users.withLock({ $0[request.volume]?.first }) {
@@ -24,7 +34,7 @@ public final class BindVolumePlugin: Plugin {
       return Done()
     }
     try registrar.answerAsDriver(VolumeDriverMount.self) { [self] (request, _) async throws(EngineError) in
-      let path = try Self.path(request.options)
+      let path = try path(request.volume, request.options)
       users.withLock { _ = $0[request.volume, default: []].insert(request.container) }
       return VolumeDriverMount.Reply(mount: nil, path: path)
     }
@@ -38,11 +48,12 @@ public final class BindVolumePlugin: Plugin {
   }
 
   /// The host's directory that the options name.
-  static func path(_ options: [String: String]) throws(EngineError) -> String {
+  private func path(_ volume: String, _ options: [String: String]) throws(EngineError) -> String {
     for key in options.keys.sorted() where key != "device" && key != "path" {
       throw EngineError(.invalidArgument, "invalid option: \"\(key)\"; there is: device")
     }
-    guard let path = options["device"] ?? options["path"], !path.isEmpty else {
+    let standard = directory.isEmpty ? nil : "\(directory)/\(volume)"
+    guard let path = options["device"] ?? options["path"] ?? standard, !path.isEmpty else {
       throw EngineError(.invalidArgument, "missing required option: \"device\"")
     }
     guard path.hasPrefix("/") else {

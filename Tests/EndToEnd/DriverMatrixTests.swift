@@ -1,0 +1,191 @@
+import Foundation
+import Glibc
+import Testing
+
+/// One definition of a container, unchanged, on every driver that there is: the configuration alone chooses.
+@Suite("One container on many drivers", .enabled(if: geteuid() == 0, "needs root"))
+struct DriverMatrixTests {
+  static let checkout = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent().path
+  static let container = [
+    "run", "-d", "--name", "web", "-v", "data:/data", "bb", "httpd", "-f", "-p", "80", "-h", "/data",
+  ]
+
+  /// Ends the daemon, so that the next command starts one with this configuration.
+  static func configure(_ fixture: Fixture, _ text: String) throws {
+    #expect(fixture.engine("system", "shutdown").status == 0)
+    try text.write(toFile: "\(fixture.root)/engine.toml", atomically: true, encoding: .utf8)
+    let check = fixture.engine("config", "check", "\(fixture.root)/engine.toml")
+    #expect(check.status == 0, "\(check)")
+    _ = Fixture.command(["rm", "-f", "/run/engine/\(fixture.runtimeHash)/configuration"])
+  }
+
+  static func run(_ fixture: Fixture, sourceLocation: SourceLocation = #_sourceLocation) {
+    let outcome = fixture.engine(container)
+    #expect(outcome.status == 0, "\(outcome)", sourceLocation: sourceLocation)
+  }
+
+  /// The page that the container serves to itself.
+  static func ownPage(_ fixture: Fixture) -> String {
+    var page = Outcome(status: -1, output: "", errors: "")
+    Fixture.eventually {
+      page = fixture.engine(["exec", "web"] + Fixture.request("127.0.0.1", 80, "/page"))
+      return page.text == "from the image"
+    }
+    return page.text
+  }
+
+  @Test func volumes() throws {
+    let fixture = try Fixture()
+    defer { fixture.end() }
+    try fixture.importBusybox()
+    let directory = fixture.directory
+    for path in ["bind/data", "sockets"] {
+      try FileManager.default.createDirectory(atPath: "\(directory)/\(path)", withIntermediateDirectories: true)
+    }
+    let docker = try Fixture.spawn([
+      "\(Self.checkout)/Tests/Drivers/docker-volume", "\(directory)/sockets/them.sock", "\(directory)/them",
+    ])
+    defer {
+      kill(docker, SIGKILL)
+      waitpid(docker, nil, 0)
+    }
+    Fixture.eventually { FileManager.default.fileExists(atPath: "\(directory)/sockets/them.sock") }
+    let places = [
+      "local": "\(fixture.root)/volume-local/volumes/data/_data", "bind": "\(directory)/bind/data",
+      "python": "\(directory)/python/data", "swift": "\(directory)/swift/data", "them": "\(directory)/them/data",
+    ]
+    for (driver, place) in places.sorted(by: { $0.key < $1.key }) {
+      try Self.configure(
+        fixture,
+        """
+        [defaults]
+        volume = "\(driver)"
+        [plugins.volume-bind]
+        directory = "\(directory)/bind"
+        [plugins.volume-docker]
+        directories = ["\(directory)/sockets"]
+        [drivers.python]
+        command = ["\(Self.checkout)/Examples/drivers/volume-python"]
+        options.place = "\(directory)/python"
+        [drivers.swift]
+        command = ["\(Fixture.binaries)/example-volume-swift"]
+        options.place = "\(directory)/swift"
+        """)
+      Self.run(fixture)
+      #expect(Self.ownPage(fixture) == "from the image", "\(driver)")
+      #expect(fixture.succeed("volume", "inspect", "-f", "{{.Driver}}", "data") == driver)
+      fixture.succeed("exec", "web", "sh", "-c", "echo written > /data/note")
+      // Another container, while the first one runs; then the host.
+      #expect(fixture.succeed("run", "--rm", "-v", "data:/data", "bb", "cat", "/data/note") == "written", "\(driver)")
+      #expect(try String(contentsOfFile: "\(place)/note", encoding: .utf8) == "written\n", "\(driver)")
+      // A new engine with its new drivers, the container still running.
+      fixture.succeed("system", "shutdown")
+      #expect(fixture.succeed("exec", "web", "cat", "/data/note") == "written", "\(driver)")
+      let refused = fixture.engine("volume", "rm", "data")
+      #expect(refused.status == 1 && refused.errors.contains("volume is in use"), "\(driver): \(refused)")
+      fixture.succeed("rm", "-f", "web")
+      fixture.succeed("volume", "rm", "data")
+      #expect(fixture.succeed("volume", "ls", "-q") == "")
+      fixture.expectClean()
+    }
+  }
+
+  @Test(.enabled(if: access("/usr/lib/cni/bridge", X_OK) == 0, "needs containernetworking-plugins"))
+  func networks() throws {
+    let fixture = try Fixture()
+    defer { fixture.end() }
+    try fixture.importBusybox()
+    let directory = fixture.directory
+    try FileManager.default.createDirectory(atPath: "\(directory)/cni", withIntermediateDirectories: true)
+    try """
+    {"cniVersion": "1.0.0", "name": "theirs", "plugins": [
+      {"type": "bridge", "bridge": "cni-e2e", "isGateway": true,
+       "ipam": {"type": "host-local", "dataDir": "\(directory)/leases", "subnet": "10.88.7.0/24",
+                "routes": [{"dst": "0.0.0.0/0"}]}},
+      {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}}]}
+    """.write(toFile: "\(directory)/cni/10-theirs.conflist", atomically: true, encoding: .utf8)
+    for (network, prefix) in [("bridge", "172."), ("none", ""), ("python", "10.213."), ("cni", "10.88.7.")] {
+      try Self.configure(
+        fixture,
+        """
+        [defaults]
+        network = "\(network)"
+        [plugins.network-cni]
+        configuration_directories = ["\(directory)/cni"]
+        [drivers.python]
+        command = ["\(Self.checkout)/Examples/drivers/network-python"]
+        """)
+      Self.run(fixture)
+      #expect(Self.ownPage(fixture) == "from the image", "\(network)")
+      let address = fixture.succeed(
+        "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", "web")
+      let links = fixture.succeed("exec", "web", "ip", "-o", "link")
+      if prefix.isEmpty {
+        #expect(address == "")
+        #expect(links.split(separator: "\n").count == 1, "\(links)")
+      } else {
+        #expect(address.hasPrefix(prefix), "\(network): \(address)")
+        #expect(links.contains("eth0"))
+        let page = fixture.fetch("http://\(address)/page")
+        #expect(page.text == "from the image", "\(network): \(page)")
+        // And the other way: the container reaches its host through its default route.
+        let ping = fixture.engine("exec", "web", "sh", "-c", "ping -c 1 -W 5 $(ip route | awk '/default/ {print $3}')")
+        #expect(ping.status == 0, "\(network): \(ping)")
+      }
+      fixture.succeed("system", "shutdown")
+      #expect(Self.ownPage(fixture) == "from the image", "\(network), with a new engine")
+      fixture.succeed("rm", "-f", "web")
+      fixture.expectClean()
+      let left = fixture.host(["ip", "-o", "link"]).output
+      #expect(!left.contains("p2p"), "\(network): \(left)")
+    }
+    _ = fixture.engine("volume", "rm", "data")
+  }
+
+  /// Broken drivers beside good ones: each harms only the container that asked, and says so.
+  @Test func faultyDrivers() throws {
+    let fixture = try Fixture()
+    defer { fixture.end() }
+    try fixture.importBusybox()
+    let faulty = "\(Self.checkout)/Tests/Drivers/faulty-volume"
+    func table(_ name: String, _ arguments: String...) -> String {
+      let words = ([faulty] + arguments).map { "\"\($0)\"" }.joined(separator: ", ")
+      return "[drivers.\(name)]\ncommand = [\(words)]\ndeadline_seconds = 2\n"
+    }
+    try Self.configure(
+      fixture,
+      table("liar", "lie", "volume.driver.mount") + table("dead", "exit")
+        + table("crasher", "crash", "volume.driver.mount") + table("hanger", "hang", "volume.driver.mount")
+        + table("flooder", "flood", "volume.driver.mount") + table("good"))
+    let expected = [
+      "liar": "the driver \"liar\" answered \"volume.driver.mount\" for the volume data with the path /nowhere/at/all",
+      "crasher":
+        "the driver crasher did not go on before it answered \"volume.driver.mount\": it ended with exit status 7",
+      "hanger": "the driver hanger did not answer \"volume.driver.mount\" within 2.0 seconds",
+      "flooder": "the driver flooder did not go on before it answered \"volume.driver.mount\": it sent 100 messages",
+    ]
+    for (driver, words) in expected.sorted(by: { $0.key < $1.key }) {
+      let outcome = fixture.engine(
+        "run", "--rm", "--mount", "type=volume,src=data,dst=/data,volume-driver=\(driver)", "bb", "true")
+      #expect(outcome.status == 125, "\(driver): \(outcome)")
+      #expect(outcome.errors.contains(words), "\(driver): \(outcome)")
+      #expect(
+        fixture.succeed(
+          "run", "--rm", "--mount", "type=volume,src=fine,dst=/data,volume-driver=good", "bb", "echo", "ok")
+          == "ok")
+      // It may be on its way back from what it did.
+      Fixture.eventually { fixture.engine("volume", "rm", "-f", "data").status == 0 }
+    }
+    let listing = fixture.succeed("plugin", "ls", "--format", "{{.Name}} {{.Restarts}} {{.State}}")
+    #expect(listing.contains("good 0 running"), "\(listing)")
+    #expect(listing.contains("failed: it ended with exit status 3; it said: no such luck"), "\(listing)")
+    let inspected = fixture.succeed(
+      "plugin", "inspect", "-f", "{{range .Messages}}{{.Message}}={{.Count}}/{{.Failures}} {{end}}", "liar")
+    #expect(inspected.contains("volume.driver.mount=1/0"), "\(inspected)")
+    let dead = fixture.engine("volume", "create", "--driver", "dead", "x")
+    #expect(dead.status == 1 && dead.errors.contains("plugin \"dead\" not found"), "\(dead)")
+    fixture.succeed("volume", "rm", "fine")
+    #expect(fixture.succeed("ps", "-aq") == "")
+  }
+}
