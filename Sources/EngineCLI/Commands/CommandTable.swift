@@ -2,7 +2,7 @@
 enum CommandTable {
   static let commands: [Command] =
     RunCommands.all + ContainerCommands.all + ListCommands.all + InspectCommands.all + ImageCommands.all
-    + VolumeCommands.all + NetworkCommands.all + SystemCommands.all
+    + RegistryCommands.all + VolumeCommands.all + NetworkCommands.all + SystemCommands.all
 
   static let groups: [CommandGroup] = [
     CommandGroup(name: "container", summary: "Manage containers"),
@@ -15,9 +15,9 @@ enum CommandTable {
 
   /// Docker's commands that this engine is to have and has not yet.
   static let later: Set<String> = [
-    "attach", "build", "commit", "cp", "diff", "events", "export", "history", "login", "logout", "pause", "port",
+    "attach", "build", "commit", "cp", "diff", "events", "export", "history", "pause", "port",
     "pull",
-    "push", "rename", "restart", "save", "search", "stats", "top", "unpause", "update", "prune", "df", "connect",
+    "push", "rename", "restart", "save", "stats", "top", "unpause", "update", "prune", "df", "connect",
     "disconnect",
   ]
 
