@@ -21,6 +21,8 @@ final class ArchiveSpool {
   static let memberLimit = 100_000
 
   private let directory: String
+  /// A layout that is a directory of somebody else's, read where it is.
+  private var layout: Descriptor?
   private let subject = "the archive"
   private var members: [String: Member] = [:]
   private var files = 0
@@ -121,12 +123,24 @@ final class ArchiveSpool {
 
   // MARK: Reading
 
-  func has(_ name: String) -> Bool { (try? file(name)) != nil }
+  /// Reads members from a directory instead of an archive.
+  func read(layout: Descriptor) { self.layout = layout }
+
+  func has(_ name: String) -> Bool {
+    if layout != nil { return (try? open(name)) != nil }
+    return (try? file(name)) != nil
+  }
+
+  /// The path of a member's bytes in this spool, or nil where they are not in it.
+  func path(_ name: String) throws(EngineError) -> String? {
+    layout == nil ? "\(directory)/\(try file(name))" : nil
+  }
 
   /// Opens a member for reading.
   ///
   /// - Throws: `invalidArgument` that names a member that is not there.
   func open(_ name: String) throws(EngineError) -> Descriptor {
+    if let layout { return try open(name, in: layout) }
     do {
       return Descriptor(adopting: try Files.open("\(directory)/\(try file(name))", O_RDONLY).release())
     } catch {
@@ -134,8 +148,38 @@ final class ArchiveSpool {
     }
   }
 
+  /// Only regular files beneath the directory, through no link.
+  private func open(_ name: String, in layout: Descriptor) throws(EngineError) -> Descriptor {
+    var how = open_how()
+    how.flags = UInt64(UInt32(bitPattern: O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC))
+    how.resolve = UInt64(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+    let file = Descriptor(adopting: linux_openat2(layout.number, name, &how))
+    var status = stat()
+    guard file.number >= 0, fstat(file.number, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
+      throw EngineError(.invalidArgument, "the archive is not complete: \(name) is missing")
+    }
+    return file
+  }
+
+  private func attemptOpen(_ name: String, _ layout: Descriptor) throws(SystemCallError) -> Descriptor {
+    do throws(EngineError) {
+      return try open(name, in: layout)
+    } catch {
+      throw SystemCallError(call: "openat2", subject: name, number: ENOENT)
+    }
+  }
+
   /// The content of a JSON member.
   func document(_ name: String) throws(EngineError) -> [UInt8] {
+    if let layout {
+      do throws(SystemCallError) {
+        return try Files.readAll(try attemptOpen(name, layout).number, subject: name, limit: Self.documentLimit)
+      } catch {
+        throw error.number == EFBIG
+          ? refusal(name, "it is larger than \(Self.documentLimit >> 20) MiB")
+          : EngineError(.invalidArgument, "the archive is not complete: \(name): \(error.reason)")
+      }
+    }
     let path = "\(directory)/\(try file(name))"
     do {
       return try Files.read(path, limit: Self.documentLimit)

@@ -9,24 +9,36 @@ struct ArchivedImage {
   var layers: [String]
   var references: [ImageReference]
   /// The OCI manifest, where the archive has one.
-  var manifest: Digest?
+  var manifest: StoredManifest?
   /// The digest that the configuration must have, where the archive says one.
   var id: Digest?
 
-  /// The images of a docker-archive (its `manifest.json`), or of an OCI layout.
+  /// The images of an OCI layout, of a docker-archive (its `manifest.json`), or of what is both: then the layout says
+  /// what the images are, byte for byte, and both say what they are called.
   static func list(_ spool: ArchiveSpool) throws(EngineError) -> [ArchivedImage] {
-    if spool.has("manifest.json") { return try dockerArchive(spool) }
-    if spool.has("index.json") {
-      var images: [ArchivedImage] = []
-      let index = try document(Index.self, "index.json", spool)
-      for descriptor in index.manifests { try add(descriptor, spool, depth: 0, to: &images) }
-      if images.isEmpty {
-        throw EngineError(.invalidArgument, "the archive holds no image for linux/\(ImageImporter.architecture)")
-      }
-      return images
+    let isLayout = spool.has("index.json")
+    let isDockerArchive = spool.has("manifest.json")
+    guard isLayout || isDockerArchive else {
+      throw EngineError(
+        .invalidArgument, "the archive holds no images: there is neither manifest.json nor index.json in it")
     }
-    throw EngineError(
-      .invalidArgument, "the archive holds no images: there is neither manifest.json nor index.json in it")
+    let named = isDockerArchive ? try dockerArchive(spool) : []
+    // Some archives have an index without the blobs that it names.
+    guard isLayout, !isDockerArchive || spool.has("oci-layout") else { return named }
+    var images: [ArchivedImage] = []
+    for descriptor in try index("index.json", spool).manifests { try add(descriptor, spool, depth: 0, to: &images) }
+    for other in named {
+      if let index = images.firstIndex(where: { $0.id == other.id }) {
+        let missing = other.references.filter { !images[index].references.contains($0) }
+        images[index].references += missing
+      } else {
+        images.append(other)
+      }
+    }
+    if images.isEmpty {
+      throw EngineError(.invalidArgument, "the archive holds no image for \(ManifestReader.host)")
+    }
+    return images
   }
 
   // MARK: docker-archive
@@ -44,7 +56,13 @@ struct ArchivedImage {
   }
 
   private static func dockerArchive(_ spool: ArchiveSpool) throws(EngineError) -> [ArchivedImage] {
-    try document([Entry].self, "manifest.json", spool).map { (entry) throws(EngineError) in
+    let entries: [Entry]
+    do throws(EngineError) {
+      entries = try JSON.decode([Entry].self, try spool.document("manifest.json"))
+    } catch  where error.code == .protocolViolation {
+      throw EngineError(.invalidArgument, "the archive is refused: manifest.json does not read: \(error.message)")
+    }
+    return try entries.map { (entry) throws(EngineError) in
       ArchivedImage(
         configuration: entry.configuration, layers: entry.layers ?? [],
         references: try (entry.repositoryTags ?? []).map { (tag) throws(EngineError) in try ImageReference(parsing: tag)
@@ -61,79 +79,62 @@ struct ArchivedImage {
 
   // MARK: OCI layout (OCI image specification, image-layout.md)
 
-  private struct Index: Decodable {
-    var manifests: [Descriptor]
+  private static func member(_ digest: Digest) -> String { "blobs/sha256/\(digest.hex)" }
+
+  private static func index(_ name: String, _ spool: ArchiveSpool) throws(EngineError) -> ImageIndex {
+    let bytes = try spool.document(name)
+    guard
+      case .index(let index) = try ManifestReader.document(bytes, mediaType: nil, subject: "the archive's \(name)")
+    else { throw EngineError(.invalidArgument, "the archive is refused: \(name) is not an index") }
+    return index
   }
 
-  private struct Manifest: Decodable {
-    var config: Descriptor
-    var layers: [Descriptor]
-  }
-
-  private struct Descriptor: Decodable {
-    struct Platform: Decodable {
-      var os: String?
-      var architecture: String?
-    }
-    var mediaType: String?
-    var digest: Digest
-    var platform: Platform?
-    var annotations: [String: String]?
-
-    var member: String { "blobs/sha256/\(digest.hex)" }
-    var isIndex: Bool { mediaType?.contains("index") == true || mediaType?.contains("manifest.list") == true }
-
-    /// What containerd or skopeo say the image is called; a bare tag names nothing.
-    var reference: ImageReference? {
-      let text = annotations?["io.containerd.image.name"] ?? annotations?["org.opencontainers.image.ref.name"]
-      guard let text, text.contains(":") || text.contains("/") else { return nil }
-      return try? ImageReference(parsing: text)
-    }
+  /// What containerd or skopeo say the image is called; a bare tag names nothing.
+  private static func reference(of descriptor: ContentDescriptor) -> ImageReference? {
+    let annotations = descriptor.annotations
+    let text = annotations?["io.containerd.image.name"] ?? annotations?["org.opencontainers.image.ref.name"]
+    guard let text, text.contains(":") || text.contains("/") else { return nil }
+    return try? ImageReference(parsing: text)
   }
 
   private static func add(
-    _ descriptor: Descriptor, _ spool: ArchiveSpool, depth: Int, to images: inout [ArchivedImage]
+    _ descriptor: ContentDescriptor, _ spool: ArchiveSpool, depth: Int, to images: inout [ArchivedImage]
   ) throws(EngineError) {
-    guard depth < 4 else { throw EngineError(.invalidArgument, "the archive is refused: its indexes lead in a ring") }
-    if let platform = descriptor.platform,
-      platform.os ?? "linux" != "linux" || platform.architecture ?? "" != ImageImporter.architecture
-    {
-      return
+    guard depth < ManifestReader.maximumDepth else {
+      throw EngineError(.invalidArgument, "the archive is refused: its indexes lead in a ring")
     }
-    let bytes = try spool.document(descriptor.member)
-    guard try SHA256.digest(of: bytes) == descriptor.digest else { throw mismatch(descriptor.member) }
-    if descriptor.isIndex {
-      for var inner in try decode(Index.self, bytes, descriptor.member).manifests {
-        inner.annotations = inner.annotations ?? [:]
-        if inner.reference == nil { inner.annotations?.merge(descriptor.annotations ?? [:]) { old, _ in old } }
-        try add(inner, spool, depth: depth + 1, to: &images)
+    let host = ManifestReader.host
+    if let platform = descriptor.platform, !host.runnable.contains(platform.normalized) { return }
+    let name = member(descriptor.digest)
+    let bytes = try spool.document(name)
+    guard try SHA256.digest(of: bytes) == descriptor.digest else { throw mismatch(name) }
+    let subject = "the archive's \(name)"
+    switch try ManifestReader.document(bytes, mediaType: descriptor.mediaType, subject: subject) {
+    case .index(let index):
+      // The best of those that are there: an index may name platforms that nobody saved.
+      guard var best = index.candidates(for: host).first(where: { spool.has(member($0.digest)) }) else { return }
+      if reference(of: best) == nil {
+        best.annotations = (best.annotations ?? [:]).merging(descriptor.annotations ?? [:]) { old, _ in old }
       }
-      return
+      try add(best, spool, depth: depth + 1, to: &images)
+    case .manifest(let manifest):
+      let reference = reference(of: descriptor)
+      if let index = images.firstIndex(where: { $0.manifest?.digest == descriptor.digest }) {
+        if let reference, !images[index].references.contains(reference) { images[index].references.append(reference) }
+        return
+      }
+      images.append(
+        ArchivedImage(
+          configuration: member(manifest.config.digest), layers: manifest.layers.map { member($0.digest) },
+          references: reference.map { [$0] } ?? [],
+          manifest: StoredManifest(
+            digest: descriptor.digest, mediaType: manifest.mediaType ?? MediaType.ociManifest, bytes: bytes,
+            manifest: manifest),
+          id: manifest.config.digest))
     }
-    let manifest = try decode(Manifest.self, bytes, descriptor.member)
-    images.append(
-      ArchivedImage(
-        configuration: manifest.config.member, layers: manifest.layers.map(\.member),
-        references: descriptor.reference.map { [$0] } ?? [], manifest: descriptor.digest, id: manifest.config.digest))
   }
 
   static func mismatch(_ member: String) -> EngineError {
     EngineError(.invalidArgument, "the archive is damaged: \(member) does not have the digest that its name says")
-  }
-
-  private static func document<Value: Decodable>(
-    _ type: Value.Type, _ name: String, _ spool: ArchiveSpool
-  ) throws(EngineError) -> Value {
-    try decode(type, try spool.document(name), name)
-  }
-
-  private static func decode<Value: Decodable>(
-    _ type: Value.Type, _ bytes: [UInt8], _ name: String
-  ) throws(EngineError) -> Value {
-    do throws(EngineError) {
-      return try JSON.decode(type, bytes)
-    } catch {
-      throw EngineError(.invalidArgument, "the archive is refused: \(name) does not read: \(error.message)")
-    }
   }
 }

@@ -9,6 +9,7 @@ import Wire
 struct ImageImporter: Sendable {
   let store: ImageStore
   let collector: LayerCollector
+  let layers: LocalLayers
 
   func run(
     _ request: ImageImport, _ call: Call, _ sink: Sink<ImageProgress>, _ interruption: Interruption
@@ -17,17 +18,14 @@ struct ImageImporter: Sendable {
     let execution = try ImportChanges.apply(request.changes)
     let reference = try request.reference.map { (text) throws(EngineError) in try Self.target(text) }
     return try await collector.during { (applied) async throws(EngineError) in
-      let layer = try await UncompressedStream.with(request.archive, interruption: interruption) {
-        (archive) async throws(EngineError) in
-        let layer = try await call.request(SnapshotApply(parent: nil, differenceID: nil, archive: archive))
-        applied.add(layer.chainID)
-        return layer
-      }
+      let (layer, blob) = try await layers.unpack(
+        request.archive, path: nil, digest: nil, parent: nil, differenceID: nil, subject: "the archive", interruption,
+        call)
+      applied.add(layer.chainID)
       FaultPoint.reach("images.import.applied")
-      let image = try Self.image(layer, execution, comment: request.comment)
-      _ = try await call.request(SnapshotSync())
+      let image = try Self.image(layer, blob, execution, comment: request.comment)
       if interruption.isInterrupted { throw EngineError(.cancelled, "the import was cancelled") }
-      try await store.add([image], references: reference.map { [($0, image.id)] } ?? [], call.bus)
+      try await store.commit([image], references: reference.map { [($0, image.id)] } ?? [], call)
       try await sink.yield(ImageProgress(item: "", status: image.id.description))
       return image.id
     }
@@ -46,7 +44,7 @@ struct ImageImporter: Sendable {
   }
 
   private static func image(
-    _ layer: SnapshotApply.Reply, _ execution: ImageConfiguration.Execution, comment: String?
+    _ layer: SnapshotApply.Reply, _ blob: ContentDescriptor, _ execution: ImageConfiguration.Execution, comment: String?
   ) throws(EngineError) -> NewImage {
     let now = Timestamp.now
     var configuration = ImageConfiguration(
@@ -55,10 +53,13 @@ struct ImageImporter: Sendable {
     configuration.config = execution
     configuration.history = [.init(created: now, createdBy: nil, comment: comment ?? "Imported from -")]
     let bytes = try JSON.encode(configuration)
+    let id = try SHA256.digest(of: bytes)
+    let manifest = try ManifestWriter.manifest(configuration: bytes, id: id, layers: [blob])
     return NewImage(
-      id: try SHA256.digest(of: bytes), configuration: bytes, parsed: configuration,
+      id: id, configuration: bytes, parsed: configuration, manifest: manifest.bytes,
       record: ImageRecord(
-        layers: [layer.chainID], size: layer.size, stored: now, manifest: nil, repositoryDigests: []))
+        layers: [layer.chainID], size: layer.size, stored: now, manifest: manifest.digest, repositoryDigests: [],
+        content: [blob.digest], layerSizes: [layer.size]))
   }
 
   /// Go's name of this machine's architecture, as image configurations have it.

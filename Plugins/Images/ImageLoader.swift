@@ -11,11 +11,15 @@ final class ImageLoader: Sendable {
   private let host: PluginHost
   private let store: ImageStore
   private let collector: LayerCollector
+  private let layers: LocalLayers
   /// Where archives are spooled; each load has a directory of its own there.
   let spools: String
   private let working = Mutex<Set<String>>([])
 
-  init(host: PluginHost, store: ImageStore, collector: LayerCollector, spools: String) {
+  init(
+    host: PluginHost, store: ImageStore, collector: LayerCollector, layers: LocalLayers, spools: String
+  ) {
+    self.layers = layers
     self.host = host
     self.store = store
     self.collector = collector
@@ -62,7 +66,11 @@ final class ImageLoader: Sendable {
         throw Storage.error("the archive cannot be stored", error)
       }
       let spool = ArchiveSpool(directory: directory)
-      try spool.fill(from: request.archive.number, interruption: interruption)
+      if Files.isDirectory(request.archive) {
+        spool.read(layout: request.archive)
+      } else {
+        try spool.fill(from: request.archive.number, interruption: interruption)
+      }
       FaultPoint.reach("images.load.spooled")
       result = .success(
         try await collector.during { (applied) async throws(EngineError) in
@@ -93,9 +101,8 @@ final class ImageLoader: Sendable {
       references += archived.references.map { ($0, image.id) }
       lines += archived.references.isEmpty ? [image.id.description] : archived.references.map(\.familiar)
     }
-    _ = try await call.request(SnapshotSync())
     if interruption.isInterrupted { throw EngineError(.cancelled, "the load was cancelled") }
-    for (name, former) in try await store.add(images, references: references, call.bus) {
+    for (name, former) in try await store.commit(images, references: references, call) {
       let text = "The image \(name) already exists, renaming the old one with ID \(former) to empty string"
       try await sink.yield(ImageProgress(item: "", status: text))
     }
@@ -109,16 +116,7 @@ final class ImageLoader: Sendable {
     let bytes = try spool.document(archived.configuration)
     let id = try SHA256.digest(of: bytes)
     if let expected = archived.id, expected != id { throw ArchivedImage.mismatch(archived.configuration) }
-    let parsed: ImageConfiguration
-    do throws(EngineError) {
-      parsed = try JSON.decode(ImageConfiguration.self, bytes)
-    } catch {
-      throw EngineError(
-        .invalidArgument, "the archive is refused: \(archived.configuration) does not read: \(error.message)")
-    }
-    if parsed.os != "linux" && !parsed.os.isEmpty {
-      throw EngineError(.unsupported, "cannot load \(parsed.os) image on linux")
-    }
+    let parsed = try ManifestReader.configuration(bytes, subject: "the archive")
     let differenceIDs = parsed.rootfs.differenceIDs
     guard differenceIDs.count == archived.layers.count else {
       throw EngineError(
@@ -126,30 +124,35 @@ final class ImageLoader: Sendable {
         "invalid manifest, layers length mismatch: expected \(differenceIDs.count), got \(archived.layers.count)")
     }
     var chain: [Digest] = []
-    var size: Int64 = 0
-    for (member, differenceID) in zip(archived.layers, differenceIDs) {
+    var blobs: [ContentDescriptor] = []
+    var sizes: [Int64] = []
+    for (index, (member, differenceID)) in zip(archived.layers, differenceIDs).enumerated() {
       let file = try spool.open(member)
       var status = stat()
       let total = fstat(file.number, &status) == 0 ? Int64(status.st_size) : nil
       try await sink.yield(
         ImageProgress(item: differenceID.short, status: "Loading layer", current: 0, total: total))
-      let parent = chain.last
-      let layer = try await UncompressedStream.with(file, interruption: interruption) {
-        (archive) async throws(EngineError) in
-        let layer = try await call.request(
-          SnapshotApply(parent: parent, differenceID: differenceID, archive: archive))
-        applied.add(layer.chainID)
-        return layer
-      }
+      let (layer, blob) = try await layers.unpack(
+        file, path: try spool.path(member), digest: archived.manifest?.manifest.layers[index].digest,
+        parent: chain.last, differenceID: differenceID, subject: member, interruption, call)
+      applied.add(layer.chainID)
       FaultPoint.reach("images.load.layer")
       chain.append(layer.chainID)
-      size += layer.size
+      blobs.append(blob)
+      sizes.append(layer.size)
       try await sink.yield(
         ImageProgress(item: differenceID.short, status: "Loading layer", current: total, total: total))
     }
-    // A manifest is only remembered where its layers are kept as it names them, which those of an archive are not.
+    var manifest: (digest: Digest, bytes: [UInt8])
+    if let came = archived.manifest {
+      manifest = (came.digest, came.bytes)
+    } else {
+      manifest = try ManifestWriter.manifest(configuration: bytes, id: id, layers: blobs)
+    }
     return NewImage(
-      id: id, configuration: bytes, parsed: parsed,
-      record: ImageRecord(layers: chain, size: size, stored: .now, manifest: nil, repositoryDigests: []))
+      id: id, configuration: bytes, parsed: parsed, manifest: manifest.bytes,
+      record: ImageRecord(
+        layers: chain, size: sizes.reduce(0, +), stored: .now, manifest: manifest.digest, repositoryDigests: [],
+        content: blobs.map(\.digest), layerSizes: sizes))
   }
 }

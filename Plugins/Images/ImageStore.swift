@@ -16,6 +16,13 @@ struct ImageRecord: Codable, Sendable, Equatable {
   var manifest: Digest?
   /// `repository@digest`, familiar.
   var repositoryDigests: [String]
+  /// Digests of the layers as they came, lowest first; together with the manifest, or neither.
+  var content: [Digest]?
+  /// Bytes of each layer's regular files, lowest first.
+  var layerSizes: [Int64]?
+
+  /// Blobs that the image needs beside its configuration.
+  var blobs: [Digest] { (manifest.map { [$0] } ?? []) + (content ?? []) }
 }
 
 /// What a name stands for (record kind `image-reference`, under the whole normalised name).
@@ -29,6 +36,8 @@ struct NewImage: Sendable {
   /// The configuration as it came: its digest is the ID, so not one byte may change.
   var configuration: [UInt8]
   var parsed: ImageConfiguration
+  /// The manifest that names the configuration and the layers; its digest is the record's.
+  var manifest: [UInt8]
   var record: ImageRecord
 }
 
@@ -44,7 +53,7 @@ final class ImageStore: Sendable {
     var damage: EngineError?
   }
 
-  private struct State {
+  struct State {
     var images: [Digest: Stored] = [:]
     /// Whole normalised name to ID.
     var references: [String: Digest] = [:]
@@ -54,21 +63,17 @@ final class ImageStore: Sendable {
     var memo: [String: Digest] = [:]
   }
 
-  let blobs: String
-  private let state = Mutex(State())
+  let content: ContentStore
+  let state = Mutex(State())
   /// Changes are made one after the other, so that records and memory agree.
   private let changes = AsyncMutex()
 
-  init(blobs: String) { self.blobs = blobs }
+  init(content: ContentStore) { self.content = content }
 
   // MARK: Loading
 
   func load(_ bus: Bus, _ report: (String) -> Void) async throws(EngineError) {
-    do {
-      try Files.makeDirectories(blobs)
-    } catch {
-      throw EngineError(.internalFailure, "the images cannot be kept: \(error)")
-    }
+    try content.prepare()
     let images = try await bus.request(RecordRead(kind: Self.imageKind))
     let references = try await bus.request(RecordRead(kind: Self.referenceKind))
     var state = State()
@@ -109,151 +114,45 @@ final class ImageStore: Sendable {
     EngineError(.corrupt, "the record \(record.kind) \(record.key) does not read: \(record.value.prefix(200))")
   }
 
-  func blob(_ digest: Digest) -> String { "\(blobs)/\(digest.hex)" }
-
   private func readConfiguration(_ id: Digest) throws(EngineError) -> ImageConfiguration {
     let bytes: [UInt8]
     do {
-      bytes = try Files.read(blob(id))
+      bytes = try Files.read(content.blob(id))
     } catch {
       throw EngineError(.corrupt, "the image \(id.short) is damaged: \(error)")
     }
     guard try SHA256.digest(of: bytes) == id else {
       throw EngineError(
         .corrupt,
-        "the image \(id.short) is damaged: \(blob(id)) is not what was stored; remove the image and load it again"
+        "the image \(id.short) is damaged: \(content.blob(id)) is not what was stored; remove the image and load it again"
       )
     }
     return try JSON.decode(ImageConfiguration.self, bytes)
   }
 
-  // MARK: Reading
-
-  /// Finds an image by name, ID or prefix; a text that was asked before costs two lookups.
-  func resolve(_ text: String) throws(EngineError) -> ImageDescription {
-    let known = state.withLock { state in state.memo[text].flatMap { state.images[$0] } }
-    if let known {
-      if let damage = known.damage { throw damage }
-      return known.description
-    }
-    let id = try find(text)
-    guard
-      let stored = state.withLock({ state -> Stored? in
-        if state.memo.count >= 1024 { state.memo.removeAll(keepingCapacity: true) }
-        if state.images[id] != nil { state.memo[text] = id }
-        return state.images[id]
-      })
-    else { throw Self.notFound(text) }
-    if let damage = stored.damage { throw damage }
-    return stored.description
-  }
-
-  static func notFound(_ text: String) -> EngineError { EngineError(.notFound, "No such image: \(text)") }
-
-  /// The ID that a text stands for, also of a damaged image.
-  func find(_ text: String) throws(EngineError) -> Digest {
-    if let id = Digest(text) ?? Digest(hex: text) {
-      if state.withLock({ $0.images[id] != nil }) { return id }
-      throw Self.notFound(text)
-    }
-    let parsed: Result<ImageReference, EngineError>
-    do throws(EngineError) {
-      parsed = .success(try ImageReference(parsing: text))
-    } catch {
-      parsed = .failure(error)
-    }
-    if case .success(let reference) = parsed, let id = find(reference) { return id }
-    if let id = try find(prefix: text) { return id }
-    throw Self.notFound(try parsed.get().familiar)
-  }
-
-  private func find(_ reference: ImageReference) -> Digest? {
-    state.withLock { state in
-      guard let digest = reference.digest else { return state.references[reference.description] }
-      // A digest says which image it is; a tag beside it is not looked at.
-      let name = "\(reference.familiarRepository)@\(digest)"
-      if let found = state.images.first(where: { $0.value.record.repositoryDigests.contains(name) }) {
-        return found.key
-      }
-      guard state.images[digest] != nil else { return nil }
-      let prefix = "\(reference.registry)/\(reference.repository):"
-      return state.references.contains { $0.value == digest && $0.key.hasPrefix(prefix) } ? digest : nil
-    }
-  }
-
-  private func find(prefix text: String) throws(EngineError) -> Digest? {
-    let hex = text.hasPrefix("sha256:") ? String(text.dropFirst(7)) : text
-    guard !hex.isEmpty, hex.utf8.count < 64,
-      hex.utf8.allSatisfy({ (48...57).contains($0) || (97...102).contains($0) })
-    else { return nil }
-    let matches = state.withLock { state -> [Digest] in
-      var (low, high) = (0, state.sorted.count)
-      while low < high {
-        let middle = (low + high) / 2
-        if state.sorted[middle].hex < hex { low = middle + 1 } else { high = middle }
-      }
-      return Array(state.sorted[low...].prefix(2).prefix { $0.hex.hasPrefix(hex) })
-    }
-    if matches.count > 1 {
-      throw EngineError(.invalidArgument, "ambiguous image ID prefix \"\(text)\": more digits are needed")
-    }
-    return matches.first
-  }
-
-  func image(_ id: Digest) -> Stored? { state.withLock { $0.images[id] } }
-
-  /// Every image, the newest first.
-  var all: [ImageDescription] {
-    state.withLock { $0.images.values.map(\.description) }.sorted {
-      ($0.configuration.created ?? .never, $0.id) > ($1.configuration.created ?? .never, $1.id)
-    }
-  }
-
-  /// Whole names that stand for an image, in order.
-  func references(of id: Digest) -> [String] {
-    state.withLock { state in state.references.filter { $0.value == id }.map(\.key).sorted() }
-  }
-
-  /// Layers that some image needs, but for those in `except`.
-  func layersInUse(except: Set<Digest> = []) -> Set<Digest> {
-    state.withLock { state in
-      state.images.reduce(into: []) { if !except.contains($1.key) { $0.formUnion($1.value.record.layers) } }
-    }
-  }
-
-  /// Blobs that some image needs.
-  var blobsInUse: Set<Digest> {
-    state.withLock { state in
-      state.images.reduce(into: []) { result, image in
-        result.insert(image.key)
-        if let manifest = image.value.record.manifest { result.insert(manifest) }
-      }
-    }
-  }
-
-  /// Paths of blobs that records name and that are not there.
-  var missingBlobs: [String] { blobsInUse.sorted().map(blob).filter { !Files.exists($0) } }
-
-  /// Removes blobs that no record names.
-  ///
-  /// - Returns: their paths.
-  @discardableResult
-  func sweep(repair: Bool) throws(EngineError) -> [String] {
-    let names: [String]
-    do {
-      names = try Files.list(blobs)
-    } catch {
-      throw EngineError(.internalFailure, "the blobs cannot be listed: \(error)")
-    }
-    let needed = Set(blobsInUse.map(\.hex))
-    let stale = names.filter { !needed.contains($0) }.map { "\(blobs)/\($0)" }
-    if repair { for path in stale { unlink(path) } }
-    return stale
-  }
-
   // MARK: Changing
 
-  /// Stores images and names in one transaction that survives a power failure; their layers must be safe already.
+  /// Gives images their blobs, makes everything survive a power failure, and records them.
+  ///
+  /// - Returns: as `add`.
+  @discardableResult
+  func commit(
+    _ new: [NewImage], references: [(ImageReference, Digest)], _ call: Call
+  ) async throws(EngineError) -> [(name: String, former: Digest)] {
+    let moved = try content.commit(Set(new.flatMap { $0.record.content ?? [] }))
+    FaultPoint.reach("images.commit.moved")
+    do throws(EngineError) {
+      _ = try await call.request(SnapshotSync())
+      if Task.isCancelled { throw EngineError(.cancelled, "interrupted") }
+      return try await add(new, references: references, call.bus)
+    } catch {
+      content.withdraw(moved)
+      throw error
+    }
+  }
+
+  /// Stores images and names in one transaction that survives a power failure; their layers must be safe already. What
+  /// is known of an image that is here already is joined with what is new of it.
   ///
   /// - Returns: names that stood for another image before, with that image.
   @discardableResult
@@ -262,15 +161,29 @@ final class ImageStore: Sendable {
   ) async throws(EngineError) -> [(name: String, former: Digest)] {
     await changes.lock()
     defer { changes.unlock() }
-    var written: [String] = []
+    var written: [Digest] = []
+    var records: [(image: NewImage, record: ImageRecord)] = []
+    var stripped: [Digest: ImageRecord] = [:]
     do throws(EngineError) {
       var put: [Record] = []
-      for image in new where self.image(image.id)?.damage != nil || self.image(image.id) == nil {
-        let path = blob(image.id)
-        if !Files.exists(path) { written.append(path) }
-        try write(image.configuration, to: path)
-        put.append(
-          Record(kind: Self.imageKind, key: image.id.hex, value: try Self.text(image.record)))
+      for image in new {
+        let former = self.image(image.id)
+        let record = former.map { Self.join($0.record, image.record) } ?? image.record
+        records.append((image, record))
+        for (digest, bytes) in [(image.id, image.configuration), (image.record.manifest, image.manifest)] {
+          guard let digest else { continue }
+          let isDamaged = digest == image.id && former?.damage != nil
+          if content.has(digest) && !isDamaged { continue }
+          if !content.has(digest) { written.append(digest) }
+          try write(bytes, to: content.blob(digest))
+        }
+        if former == nil || former?.damage != nil || former?.record != record {
+          put.append(Record(kind: Self.imageKind, key: image.id.hex, value: try Self.text(record)))
+        }
+      }
+      stripped = withoutDigests(of: records.map(\.record), except: Set(new.map(\.id)))
+      for (id, record) in stripped {
+        put.append(Record(kind: Self.imageKind, key: id.hex, value: try Self.text(record)))
       }
       for (reference, id) in references {
         put.append(
@@ -280,18 +193,21 @@ final class ImageStore: Sendable {
       FaultPoint.reach("images.add.blobs")
       if !put.isEmpty { _ = try await bus.request(RecordWrite(put: put, durability: .power)) }
     } catch {
-      for path in written { unlink(path) }
+      content.remove(written)
       throw error
     }
     FaultPoint.reach("images.add.recorded")
-    return state.withLock { state in
-      for image in new where state.images[image.id]?.damage != nil || state.images[image.id] == nil {
+    return state.withLock { [records, stripped] state in
+      for (image, record) in records {
         state.images[image.id] = Stored(
           description: ImageDescription(
-            id: image.id, references: [], repositoryDigests: image.record.repositoryDigests,
-            configuration: image.parsed, layers: image.record.layers, size: image.record.size,
-            stored: image.record.stored),
-          record: image.record, damage: nil)
+            id: image.id, references: [], repositoryDigests: record.repositoryDigests, configuration: image.parsed,
+            layers: record.layers, size: record.size, stored: record.stored),
+          record: record, damage: nil)
+      }
+      for (id, record) in stripped {
+        state.images[id]?.record = record
+        state.images[id]?.description.repositoryDigests = record.repositoryDigests
       }
       var moved: [(name: String, former: Digest)] = []
       for (reference, id) in references {
@@ -303,24 +219,83 @@ final class ImageStore: Sendable {
     }
   }
 
-  /// Removes names, and images with them.
-  func remove(references: [String], images: [Digest], _ bus: Bus) async throws(EngineError) {
+  /// The blobs of the record that came last are kept: they are what its registry's digest names.
+  private static func join(_ old: ImageRecord, _ new: ImageRecord) -> ImageRecord {
+    var result = new
+    result.stored = old.stored
+    result.repositoryDigests =
+      old.repositoryDigests + new.repositoryDigests.filter { !old.repositoryDigests.contains($0) }
+    if new.manifest == nil || (new.repositoryDigests.isEmpty && !old.repositoryDigests.isEmpty && old.content != nil) {
+      result.manifest = old.manifest
+      result.content = old.content
+    }
+    return result
+  }
+
+  /// A digest in a repository names one image: records of others that named theirs so, without it.
+  private func withoutDigests(of records: [ImageRecord], except: Set<Digest>) -> [Digest: ImageRecord] {
+    let taken = Set(records.flatMap(\.repositoryDigests))
+    if taken.isEmpty { return [:] }
+    return state.withLock { state in
+      var result: [Digest: ImageRecord] = [:]
+      for (id, stored) in state.images where !except.contains(id) {
+        let left = stored.record.repositoryDigests.filter { !taken.contains($0) }
+        if left.count == stored.record.repositoryDigests.count { continue }
+        result[id] = stored.record
+        result[id]?.repositoryDigests = left
+      }
+      return result
+    }
+  }
+
+  /// Removes names and images in one transaction; blobs and layers are left to the collector.
+  ///
+  /// - Parameter digests: repository digests that images lose.
+  func remove(
+    references: [String], digests: [Digest: Set<String>] = [:], images: [Digest], _ bus: Bus
+  ) async throws(EngineError) {
     await changes.lock()
     defer { changes.unlock() }
     let keys =
       references.map { RecordWrite.Key(kind: Self.referenceKind, key: $0) }
       + images.map { RecordWrite.Key(kind: Self.imageKind, key: $0.hex) }
-    if keys.isEmpty { return }
-    _ = try await bus.request(RecordWrite(delete: keys, durability: .power))
-    FaultPoint.reach("images.remove.recorded")
-    let manifests = state.withLock { state -> [Digest] in
-      for reference in references { state.references[reference] = nil }
-      let removed = images.compactMap { state.images.removeValue(forKey: $0) }
-      Self.index(&state)
-      return removed.compactMap(\.record.manifest)
+    var changed: [Digest: ImageRecord] = [:]
+    for (id, lost) in digests where !images.contains(id) {
+      guard var record = image(id)?.record else { continue }
+      record.repositoryDigests.removeAll { lost.contains($0) }
+      changed[id] = record
     }
-    let needed = blobsInUse
-    for digest in images + manifests where !needed.contains(digest) { unlink(blob(digest)) }
+    var put: [Record] = []
+    for (id, record) in changed {
+      put.append(Record(kind: Self.imageKind, key: id.hex, value: try Self.text(record)))
+    }
+    if keys.isEmpty && put.isEmpty { return }
+    _ = try await bus.request(RecordWrite(put: put, delete: keys, durability: .power))
+    FaultPoint.reach("images.remove.recorded")
+    state.withLock { [changed] state in
+      for reference in references { state.references[reference] = nil }
+      for id in images { state.images[id] = nil }
+      for (id, record) in changed {
+        state.images[id]?.record = record
+        state.images[id]?.description.repositoryDigests = record.repositoryDigests
+      }
+      Self.index(&state)
+    }
+  }
+
+  /// Adds a digest in a repository to an image that is there.
+  func remember(_ digest: String, of id: Digest, _ bus: Bus) async throws(EngineError) {
+    await changes.lock()
+    defer { changes.unlock() }
+    guard var record = image(id)?.record, !record.repositoryDigests.contains(digest) else { return }
+    record.repositoryDigests.append(digest)
+    let put = [Record(kind: Self.imageKind, key: id.hex, value: try Self.text(record))]
+    _ = try await bus.request(RecordWrite(put: put, durability: .power))
+    state.withLock { [record] state in
+      state.images[id]?.record = record
+      state.images[id]?.description.repositoryDigests = record.repositoryDigests
+      Self.index(&state)
+    }
   }
 
   private func write(_ bytes: [UInt8], to path: String) throws(EngineError) {

@@ -1,5 +1,6 @@
 import ContentStreams
 import Contracts
+import Glibc
 import Kernel
 import LinuxSystem
 
@@ -8,19 +9,30 @@ public final class ImagesPlugin: Plugin {
   public static let manifest = PluginManifest(name: "images", role: "image", dependencies: ["records", "snapshot"])
 
   private let host: PluginHost
+  private let content: ContentStore
   private let store: ImageStore
   private let collector: LayerCollector
   private let importer: ImageImporter
   private let loader: ImageLoader
   private let remover: ImageRemover
+  private let puller: ImagePuller
+  private let pusher: ImagePusher
+  private let saver: ImageSaver
 
   public init(host: PluginHost) throws(EngineError) {
     self.host = host
     let state = try host.stateDirectory()
-    store = ImageStore(blobs: "\(state)/blobs/sha256")
+    let settings = ImageSettings(host.configuration)
+    content = ContentStore(directory: state, lifetime: settings.ingestLifetime)
+    store = ImageStore(content: content)
     collector = LayerCollector(store: store, host: host)
-    importer = ImageImporter(store: store, collector: collector)
-    loader = ImageLoader(host: host, store: store, collector: collector, spools: "\(state)/tmp")
+    let layers = LocalLayers(content: content, settings: settings)
+    importer = ImageImporter(store: store, collector: collector, layers: layers)
+    loader = ImageLoader(host: host, store: store, collector: collector, layers: layers, spools: "\(state)/tmp")
+    let fetcher = LayerFetcher(host: host, content: content, settings: settings)
+    puller = ImagePuller(host: host, store: store, collector: collector, fetcher: fetcher)
+    pusher = ImagePusher(host: host, store: store, collector: collector, settings: settings)
+    saver = ImageSaver(store: store, collector: collector)
     remover = ImageRemover(store: store, collector: collector)
   }
 
@@ -36,6 +48,21 @@ public final class ImagesPlugin: Plugin {
     }
     try registrar.answer(ImageRemove.self) { request, call throws(EngineError) in
       try await self.remover.run(request, call)
+    }
+    try registrar.answer(ImagePrune.self) { request, call throws(EngineError) in
+      try await self.remover.prune(request, call)
+    }
+    try registrar.answer(ImageHistory.self) { request, _ throws(EngineError) in
+      try self.store.history(of: request.reference)
+    }
+    try registrar.stream(ImagePull.self) { request, call, sink throws(EngineError) in
+      try await self.puller.run(request, call, sink)
+    }
+    try registrar.stream(ImagePush.self) { request, call, sink throws(EngineError) in
+      try await self.pusher.run(request, call, sink)
+    }
+    try registrar.stream(ImageSave.self) { request, call, sink throws(EngineError) in
+      try await self.saver.run(request, call, sink)
     }
     try registrar.stream(ImageLoad.self) { request, call, sink throws(EngineError) in
       try await Self.interruptible(call, "load") { (interruption) async throws(EngineError) in
@@ -56,7 +83,7 @@ public final class ImagesPlugin: Plugin {
     try loader.sweep(repair: true)
     try await store.load(host.bus) { self.host.log.error("\($0)") }
     // What an engine that died in the middle of an import left.
-    try store.sweep(repair: true)
+    for path in try content.unneeded(store.blobsInUse) + content.expired(isBusy: false) { unlink(path) }
     await collector.collect(Set(try await host.bus.request(SnapshotLayers())))
   }
 
@@ -69,12 +96,20 @@ public final class ImagesPlugin: Plugin {
     differences += store.missingBlobs.map { difference(.missing, "blob \($0)") }
     let unpacked = Set(try await call.request(SnapshotLayers()))
     differences += store.layersInUse().subtracting(unpacked).sorted().map { difference(.missing, "layer \($0)") }
+    let expired = try content.expired(isBusy: collector.isBusy)
+    differences += expired.map { difference(.leftover, "incomplete blob \($0)") }
+    if request.repair { for path in expired { unlink(path) } }
     // Work in progress owns blobs and layers that no record names yet.
     if collector.isBusy { return differences }
-    differences += try store.sweep(repair: request.repair).map { difference(.leftover, "blob \($0)") }
+    let stray = try content.unneeded(store.blobsInUse)
+    differences += stray.map { difference(.leftover, "blob \($0)") }
     let unneeded = unpacked.subtracting(store.layersInUse())
     differences += unneeded.sorted().map { difference(.leftover, "layer \($0)") }
-    if request.repair { await collector.collect(unneeded) }
+    if request.repair {
+      let names = stray.map { String($0.split(separator: "/").last ?? "") }
+      for (path, name) in zip(stray, names) where Digest(hex: name) == nil { unlink(path) }
+      await collector.collect(unneeded, blobs: Set(names.compactMap { Digest(hex: $0) }))
+    }
     return differences
   }
 

@@ -2,13 +2,14 @@ import Contracts
 import Kernel
 import Synchronization
 
-/// Removes layers that no image needs, never under the hands of an import or a load: those may have found a layer that
+/// Removes layers and blobs that no image needs, never under the hands of an import or a load: those may have found a layer that
 /// is about to go, so what is to be removed waits until none runs, and none begins while it is removed.
 final class LayerCollector: Sendable {
   private struct State {
     var running = 0
     var collects = false
     var candidates: Set<Digest> = []
+    var blobs: Set<Digest> = []
     var waiting: [CheckedContinuation<Void, Never>] = []
   }
 
@@ -34,17 +35,20 @@ final class LayerCollector: Sendable {
     } catch {
       result = .failure(error)
     }
-    await end(applied.chains)
+    _ = await end(applied.chains, blobs: [])
     return try result.get()
   }
 
   /// Whether work is going on that makes layers.
   var isBusy: Bool { state.withLock { $0.running > 0 } }
 
-  /// Removes layers that may be unneeded now.
-  func collect(_ candidates: Set<Digest>) async {
+  /// Removes layers and blobs that may be unneeded now.
+  ///
+  /// - Returns: the bytes of blobs that were freed.
+  @discardableResult
+  func collect(_ candidates: Set<Digest>, blobs: Set<Digest> = []) async -> Int64 {
     await begin()
-    await end(candidates)
+    return await end(candidates, blobs: blobs)
   }
 
   private func begin() async {
@@ -66,19 +70,24 @@ final class LayerCollector: Sendable {
     }
   }
 
-  private func end(_ candidates: Set<Digest>) async {
-    let unneeded = state.withLock { state -> [Digest] in
+  private func end(_ candidates: Set<Digest>, blobs: Set<Digest>) async -> Int64 {
+    let (unneeded, unneededBlobs) = state.withLock { state -> ([Digest], [Digest]) in
       state.running -= 1
       state.candidates.formUnion(candidates)
-      guard state.running == 0, !state.candidates.isEmpty else { return [] }
+      state.blobs.formUnion(blobs)
+      guard state.running == 0, !state.candidates.isEmpty || !state.blobs.isEmpty else { return ([], []) }
       let unneeded = state.candidates.subtracting(store.layersInUse())
+      let unneededBlobs = state.blobs.isEmpty ? [] : state.blobs.subtracting(store.blobsInUse)
       state.candidates = []
-      state.collects = !unneeded.isEmpty
-      return unneeded.sorted()
+      state.blobs = []
+      state.collects = !unneeded.isEmpty || !unneededBlobs.isEmpty
+      return (unneeded.sorted(), unneededBlobs.sorted())
     }
-    if unneeded.isEmpty { return }
+    if unneeded.isEmpty && unneededBlobs.isEmpty { return 0 }
+    let freed = store.content.remove(unneededBlobs)
     do throws(EngineError) {
-      _ = try await host.bus.request(SnapshotRemoveLayers(chainIDs: unneeded))
+      // Not as a root request, which would be given up with the work that was.
+      if !unneeded.isEmpty { _ = try await Call(bus: host.bus).request(SnapshotRemoveLayers(chainIDs: unneeded)) }
     } catch {
       // They are unneeded still, and found again by the next start or `system check`.
       host.log.error("unneeded layers stay: \(error)")
@@ -89,6 +98,7 @@ final class LayerCollector: Sendable {
       return state.waiting
     }
     for continuation in waiting { continuation.resume() }
+    return freed
   }
 }
 

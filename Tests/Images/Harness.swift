@@ -193,18 +193,33 @@ struct ImagesHarness {
     return try result.get()
   }
 
+  func pulling(
+    _ reference: String, platform: String? = nil, allTags: Bool = false, policy: ImagePullPolicy = .always
+  ) async throws(EngineError) -> [PulledImage] {
+    try await streaming(ImagePull(reference: reference, platform: platform, allTags: allTags, policy: policy))
+  }
+
   func resolve(_ text: String) async throws -> ImageDescription {
     try await bus.request(ImageResolve(reference: text))
   }
 
   /// What is on disk beyond images that are recorded: must be empty after any failure.
   var leftovers: [String] {
-    let kept = Set(records.records.withLock { $0["image"]?.keys.map { $0 } ?? [] })
+    let images = records.records.withLock { $0["image"] ?? [:] }
+    // The digests that a record names are those of its manifest and layers.
+    let kept = images.reduce(into: Set<String>()) { kept, image in
+      kept.insert(image.key)
+      for part in image.value.split(separator: "\"") where part.hasPrefix("sha256:") {
+        kept.insert(String(part.dropFirst(7)))
+      }
+    }
     let blobs = base.names("\(base.root)/images/blobs/sha256").filter { !kept.contains($0) }
+    // Whole or half, what has a digest is resumed by the next pull.
+    let ingest = base.names("\(base.root)/images/ingest").filter { Digest(hex: $0) == nil }
     let temporary = base.names("\(base.root)/images/tmp")
-    let layers = kept.isEmpty ? base.names(base.layerDirectory) : []
+    let layers = images.isEmpty ? base.names(base.layerDirectory) : []
     let half = base.names(base.layerDirectory).filter { $0.hasPrefix("tmp-") }
-    return blobs + temporary + layers + half
+    return blobs + ingest + temporary + layers + half
   }
 }
 

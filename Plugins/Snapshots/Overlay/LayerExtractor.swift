@@ -323,7 +323,8 @@ final class LayerExtractor {
     var length = 0
     while archive_entry_xattr_next(entry, &key, &value, &length) == ARCHIVE_OK {
       guard let key else { continue }
-      guard Self.isKept(attribute: key), fsetxattr(file, key, value, length, 0) < 0, errno != ENOTSUP, errno != EPERM else { continue }
+      guard Self.isKept(attribute: key), fsetxattr(file, key, value, length, 0) < 0, errno != ENOTSUP, errno != EPERM
+      else { continue }
       throw directory.failure(errno, name)
     }
   }

@@ -156,7 +156,8 @@ final class LayerStore: Sendable {
       throw EngineError(.internalFailure, "fstat \(temporary): \(SystemCallError.text(errno))")
     }
     let layer = Layer(
-      differenceID: digest, parent: request.parent, size: extractor.size, mode: status.st_mode & 0o7777, uid: status.st_uid,
+      differenceID: digest, parent: request.parent, size: extractor.size, mode: status.st_mode & 0o7777,
+      uid: status.st_uid,
       gid: status.st_gid)
     try publish(layer, as: chain, from: temporary)
     return SnapshotApply.Reply(differenceID: digest, chainID: chain, size: layer.size)

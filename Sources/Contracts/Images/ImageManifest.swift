@@ -104,7 +104,7 @@ public struct ManifestEnvelope: Decodable, Sendable {
   public func document(mediaType said: String?, subject: String) throws(EngineError) -> ManifestDocument {
     func refuse(_ why: String) -> EngineError { EngineError(.invalidArgument, "\(subject) is refused: \(why)") }
     let type = mediaType ?? said ?? ""
-    if schemaVersion == 1 || fsLayers != nil || type.contains("manifest.v1+") {
+    if schemaVersion == 1 || fsLayers != nil || type.contains("docker.distribution.manifest.v1+") {
       throw EngineError(
         .unsupported,
         "\(subject) has the format of Docker's image manifest version 2, schema 1, which nobody writes since 2017 and "
@@ -115,17 +115,18 @@ public struct ManifestEnvelope: Decodable, Sendable {
     }
     if let manifests {
       if config != nil || layers != nil { throw refuse("it is a manifest and an index at once") }
-      if type == MediaType.ociManifest || type == MediaType.dockerManifest {
+      if mediaType == MediaType.ociManifest || mediaType == MediaType.dockerManifest {
         throw refuse("it says that it is a manifest, and is an index")
       }
       if manifests.count > Self.entryLimit { throw refuse("it has more than \(Self.entryLimit) entries") }
       if let entry = manifests.first(where: { $0.size < 0 }) { throw refuse("\(entry.digest) has a negative size") }
-      var index = ImageIndex(mediaType: type.isEmpty ? MediaType.ociIndex : type, manifests: manifests)
+      let kind = type == MediaType.dockerList ? type : MediaType.ociIndex
+      var index = ImageIndex(mediaType: kind, manifests: manifests)
       index.annotations = annotations
       return .index(index)
     }
     guard let config, let layers else { throw refuse("it is neither a manifest nor an index") }
-    if type == MediaType.ociIndex || type == MediaType.dockerList {
+    if mediaType == MediaType.ociIndex || mediaType == MediaType.dockerList {
       throw refuse("it says that it is an index, and is a manifest")
     }
     if layers.count > Self.layerLimit { throw refuse("it has more than \(Self.layerLimit) layers") }
@@ -137,8 +138,10 @@ public struct ManifestEnvelope: Decodable, Sendable {
     {
       throw EngineError(.unsupported, "\(subject) is not an image: its configuration is of type \"\(kind)\"")
     }
-    var manifest = ImageManifest(
-      mediaType: type.isEmpty ? MediaType.ociManifest : type, config: config, layers: layers)
+    let kind =
+      type == MediaType.dockerManifest || (mediaType == nil && config.mediaType == MediaType.dockerConfiguration)
+      ? MediaType.dockerManifest : MediaType.ociManifest
+    var manifest = ImageManifest(mediaType: kind, config: config, layers: layers)
     manifest.annotations = annotations
     return .manifest(manifest)
   }

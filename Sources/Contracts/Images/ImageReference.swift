@@ -53,6 +53,14 @@ public struct ImageReference: Codable, Sendable, Hashable, CustomStringConvertib
     self.digest = digest
   }
 
+  /// Whether a text names a repository without a tag and without a digest.
+  public static func isBare(_ text: String) throws(EngineError) -> Bool {
+    let reference = try ImageReference(parsing: text)
+    if reference.digest != nil || reference.tag != "latest" { return false }
+    guard let colon = text.lastIndex(of: ":") else { return true }
+    return text[colon...].contains("/")
+  }
+
   /// The whole name: `docker.io/library/nginx:latest`.
   public var description: String {
     "\(registry)/\(repository)" + (tag.map { ":\($0)" } ?? "") + (digest.map { "@\($0)" } ?? "")
