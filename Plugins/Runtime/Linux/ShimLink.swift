@@ -41,7 +41,8 @@ final class ShimLink: Sendable {
   private let shimState = Mutex<(pid: Int32, pidfd: Descriptor?)>((0, nil))
   private let state = Mutex(State())
 
-  init(container: ObjectID, directory: ContainerDirectory, socket: Descriptor, shimPID: Int32, isAdopted: Bool = false) {
+  init(container: ObjectID, directory: ContainerDirectory, socket: Descriptor, shimPID: Int32, isAdopted: Bool = false)
+  {
     self.container = container
     self.directory = directory
     self.socket = socket
