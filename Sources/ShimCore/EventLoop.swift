@@ -35,6 +35,8 @@ final class EventLoop {
     var event = epoll_event(events: events, data: epoll_data(fd: descriptor))
     let result = epoll_ctl(epoll.number, EPOLL_CTL_ADD, descriptor, &event)
     let isAlwaysReady = result != 0 && errno == EPERM
+    // Deaf to its container or its engine, a shim would hang with both; its end takes the container along, and is told.
+    if result != 0 && !isAlwaysReady && errno != EEXIST { _exit(1) }
     watched[descriptor] = Watched(handler: handler, events: events, isAlwaysReady: isAlwaysReady)
     if isAlwaysReady && events != 0 { ready.insert(descriptor) }
   }
@@ -61,7 +63,7 @@ final class EventLoop {
       return
     }
     var event = epoll_event(events: events, data: epoll_data(fd: descriptor))
-    _ = epoll_ctl(epoll.number, operation, descriptor, &event)
+    if epoll_ctl(epoll.number, operation, descriptor, &event) != 0, errno == ENOMEM || errno == ENOSPC { _exit(1) }
   }
 
   /// Forgets a descriptor; before it is closed.

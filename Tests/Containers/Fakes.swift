@@ -200,6 +200,10 @@ final class World: Sendable {
       unmake("mounts \(request.container)")
       return Done()
     }
+    try stores.answer(VolumeKeep.self) { [unowned self] (_, _) async throws(EngineError) in
+      try await reach("volume.keep")
+      return Done()
+    }
     try stores.answer(VolumeRemove.self) { [unowned self] (request, call) async throws(EngineError) in
       try await reach("volume.remove")
       let users = try await call.request(ContainerUsers(resource: .volume(request.volume)))
@@ -301,7 +305,10 @@ final class World: Sendable {
     try runtime.answer(RuntimeAdopt.self) { [unowned self] (request, call) async throws(EngineError) in
       try await reach("runtime.adopt")
       let (alive, ends) = state.withLock { ($0.adopted, $0.adoptionEnds) }
-      Task { for (id, status) in ends { await call.bus.publish(RuntimeExited(container: id, status: status)) } }
+      // On the bus's threads: those of the tests may all be held by tests that wait for a process.
+      Task(executorPreference: bus.executor) {
+        for (id, status) in ends { await call.bus.publish(RuntimeExited(container: id, status: status)) }
+      }
       return alive.filter { request.containers.contains($0.key) }
     }
     try runtime.stream(RuntimeExec.self) { [unowned self] (request, _, sink) async throws(EngineError) in

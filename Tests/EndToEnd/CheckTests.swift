@@ -230,7 +230,8 @@ extension EndToEnd {
     }
 
     private func corrupt(kind: String, key: String) throws {
-      let database = host("find \(fixture.root) -name '*.db' -o -name '*.sqlite*' | grep -v -e -wal -e -shm | head -n 1")
+      let database = host(
+        "find \(fixture.root) -name '*.db' -o -name '*.sqlite*' | grep -v -e -wal -e -shm | head -n 1")
       let script = """
         import sqlite3, sys
         c = sqlite3.connect(sys.argv[1])

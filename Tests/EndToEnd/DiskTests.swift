@@ -18,7 +18,9 @@ extension EndToEnd {
 
     /// Bytes that are in use, as the file system counts.
     private var used: Int {
-      Int(fixture.host(["df", "--output=used", "-B1", fixture.root]).lines.last?.trimmingCharacters(in: .whitespaces) ?? "")
+      Int(
+        fixture.host(["df", "--output=used", "-B1", fixture.root]).lines.last?.trimmingCharacters(in: .whitespaces)
+          ?? "")
         ?? 0
     }
 
@@ -52,7 +54,9 @@ extension EndToEnd {
       ] {
         let outcome =
           arguments == ["load", "-q"]
-          ? fixture.host(["sh", "-c", "\(Fixture.binaries)/engine --root \(fixture.root) load -q <\(scratch)/image.tar"])
+          ? fixture.host([
+            "sh", "-c", "\(Fixture.binaries)/engine --root \(fixture.root) load -q <\(scratch)/image.tar",
+          ])
           : fixture.engine(arguments)
         #expect(outcome.status == 1, "\(arguments): \(outcome)")
         #expect(outcome.errors.split(separator: "\n").count == 1, "\(arguments): \(outcome)")

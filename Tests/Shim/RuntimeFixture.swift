@@ -78,7 +78,13 @@ final class RuntimeFixture: Sendable {
       try Files.makeDirectories("\(root)/\(name)", mode: 0o755)
     }
     chmod("\(root)/tmp", 0o1777)
-    try FileManager.default.copyItem(atPath: "/bin/busybox", toPath: "\(root)/bin/busybox")
+    // Copied by a process of its own: a descriptor open for writing here could be in a child that another test forks,
+    // and then execve(2) says ETXTBSY.
+    let copy = Process()
+    copy.executableURL = URL(fileURLWithPath: "/bin/cp")
+    copy.arguments = ["/bin/busybox", "\(root)/bin/busybox"]
+    try copy.run()
+    copy.waitUntilExit()
     let applets = [
       "sh", "true", "false", "cat", "echo", "ls", "id", "sleep", "grep", "kill", "mount", "pwd", "env", "hostname",
       "stat",

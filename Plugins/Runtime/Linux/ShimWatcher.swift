@@ -36,13 +36,18 @@ final class ShimWatcher: Sendable {
       links[link.socket.number] = link
       if let shim = link.shim { links[shim.number] = link }
     }
-    add(link.socket.number)
-    if let shim = link.shim { add(shim.number) }
+    if let shim = link.shim { _ = add(shim.number) }
+    if add(link.socket.number) { return }
+    // Without room for one more watch (epoll_ctl(2)) nobody would ever hear how the container ends: so it ends now.
+    if let shim = link.shim { _ = pidfd_send_signal(shim.number, SIGKILL, nil, 0) }
+    forget(link.socket.number)
+    link.disconnected()
+    hear(link, .ended)
   }
 
-  private func add(_ number: Int32) {
+  private func add(_ number: Int32) -> Bool {
     var event = epoll_event(events: UInt32(EPOLLIN.rawValue), data: epoll_data(fd: number))
-    _ = epoll_ctl(epoll.number, EPOLL_CTL_ADD, number, &event)
+    return epoll_ctl(epoll.number, EPOLL_CTL_ADD, number, &event) == 0
   }
 
   private func forget(_ number: Int32) {

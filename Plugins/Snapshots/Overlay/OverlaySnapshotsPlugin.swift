@@ -134,8 +134,8 @@ public final class OverlaySnapshotsPlugin: Plugin {
       if request.repair { try containers.remove(container) }
     }
     let running = Set(request.running)
-    for container in Set(containers.missing()).union(running.filter { !Files.exists(containers.directory($0)) }).sorted()
-    where known.contains(container) {
+    let lost = Set(containers.missing()).union(running.filter { !Files.exists(containers.directory($0)) })
+    for container in lost.intersection(known).sorted() {
       report(.missing, "writable layer \(containers.directory(container))")
       // What was written is lost. The mount of a running container shows that; the next start makes a new layer.
       if request.repair && !running.contains(container) { try containers.forget(container) }

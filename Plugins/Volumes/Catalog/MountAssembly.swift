@@ -222,7 +222,7 @@ final class MountAssembly: Sendable {
       differences.append(
         SystemDifference(
           kind: .leftover, plugin: host.manifest.name,
-          object: "anonymous volume \(volume.name) of the container \(volume.container?.short ?? ""), which is not there"))
+          object: "anonymous volume \(volume.name) of the missing container \(volume.container?.short ?? "")"))
       if request.repair { try await store.remove(VolumeRemove(volume: volume.name, force: true), call) }
     }
     return differences

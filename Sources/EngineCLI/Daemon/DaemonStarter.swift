@@ -63,13 +63,26 @@ struct DaemonStarter {
       let writeEnd = OwnedDescriptor(adopting: ends[1])
       process = try spawn(executable, ready: writeEnd.number)
     }
-    let answer = String(decoding: try Files.readAll(readEnd.number, limit: 64 << 10), as: UTF8.self)
-    let line = answer.split(separator: "\n").first.map(String.init) ?? ""
+    let line = try readLine(readEnd.number)
     if line == "ok" { return }
     var status: Int32 = 0
     waitpid(process, &status, 0)
     let why = line.isEmpty ? "it ended before it was ready; see \(paths.log)" : line
     throw EngineError(.unavailable, "cannot start the engine: \(why)")
+  }
+
+  /// The first line of what is written to a pipe, or what there is before its end. Not to the end: what a wrapper around
+  /// the daemon keeps open does not matter.
+  private func readLine(_ pipe: Int32) throws -> String {
+    var bytes: [UInt8] = []
+    var buffer = [UInt8](repeating: 0, count: 4096)
+    while !bytes.contains(10), bytes.count < 64 << 10 {
+      let count = read(pipe, &buffer, buffer.count)
+      if count < 0 && errno == EINTR { continue }
+      if count <= 0 { break }
+      bytes += buffer[..<count]
+    }
+    return String(decoding: bytes.prefix { $0 != 10 }, as: UTF8.self)
   }
 
   /// The daemon gets /dev/null, its log, and on descriptor 3 the pipe where it says that it is ready; nothing else that
