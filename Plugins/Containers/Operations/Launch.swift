@@ -79,7 +79,7 @@ extension Lifecycle {
       ContainerTimings.Reply(
         id: entry.id, containerName: record.name, started: started.started, begin: steps.begin,
         end: MonotonicClock.now, steps: steps.steps))
-    let session = Session(trace: call.trace)
+    let session = Session(trace: call.tracePoint)
     entry.update { [running] state in
       state.record = running
       state.session = session
