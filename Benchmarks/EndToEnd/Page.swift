@@ -40,21 +40,21 @@ enum Page {
   private static func comparisons(_ mode: Results.Mode) -> String {
     var text = ""
     for row in mode.results {
-      guard let other = row.comparedWith, let peer = mode.results.first(where: { $0.name == other }) else { continue }
-      var rows = [row, peer]
-      if row.name == "engine run", let floor = mode.results.first(where: { $0.name.hasPrefix("raw") }) {
-        rows.append(floor)
-      }
-      if other == "crun run", let runc = mode.results.first(where: { $0.name == "runc run" }) { rows.append(runc) }
+      if row.comparisons.isEmpty { continue }
+      let others = row.comparisons.compactMap { other in mode.results.first { $0.name == other.name } }
+      let rows = [row] + others
       let bars = rows.map { row in
         Chart.Bar(
           label: row.name, value: Double(row.p50) / 1000, whisker: Double(row.p90) / 1000,
           text: "\(Text.decimal(Double(row.p50) / 1000, 2)) ms", color: color(row.name))
       }
-      let title = row.ratio.map { "\(row.name): \(Text.ratio($0, other))" } ?? row.name
-      text += "<h3>\(escaped(title))</h3>\n" + Chart.bars(bars)
+      text += "<h3>\(escaped(row.name)): \(escaped(ratios(row)))</h3>\n" + Chart.bars(bars)
     }
     return text
+  }
+
+  private static func ratios(_ row: Results.Row) -> String {
+    row.comparisons.map { Text.ratio($0.ratio, $0.name) }.joined(separator: ", ")
   }
 
   private static func throughput(_ rows: [Results.Throughput]) -> String {
@@ -109,8 +109,7 @@ enum Page {
     var text = "<table><tr><th>command</th><th>p50 ms</th><th>p90 ms</th><th>p99 ms</th><th>min ms</th><th></th></tr>\n"
     for row in mode.results {
       let cells = [row.p50, row.p90, row.p99, row.min].map { "<td>\(Text.decimal(Double($0) / 1000, 2))</td>" }
-      let ratio = row.ratio.flatMap { ratio in row.comparedWith.map { Text.ratio(ratio, $0) } } ?? ""
-      text += "<tr><td>\(escaped(row.name))</td>\(cells.joined())<td>\(escaped(ratio))</td></tr>\n"
+      text += "<tr><td>\(escaped(row.name))</td>\(cells.joined())<td>\(escaped(ratios(row)))</td></tr>\n"
     }
     return text + "</table>\n"
   }

@@ -20,9 +20,14 @@ struct Results: Codable {
     var p90: Int
     var p99: Int
     var min: Int
-    /// The one beside which it is shown, and this one's median as a part of that one's.
-    var comparedWith: String?
-    var ratio: Double?
+    /// The ones beside which it is shown.
+    var comparisons: [Comparison] = []
+  }
+
+  struct Comparison: Codable {
+    var name: String
+    /// This one's median divided by that one's.
+    var ratio: Double
   }
 
   struct Mode: Codable {

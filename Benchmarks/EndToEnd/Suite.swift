@@ -129,10 +129,7 @@ final class Suite {
         guard let peer = times[other].map(Samples.init) else { continue }
         let ratio = samples.median / peer.median
         comparisons.append(Text.ratio(ratio, other))
-        if row.comparedWith == nil {
-          row.comparedWith = other
-          row.ratio = ratio
-        }
+        row.comparisons.append(Results.Comparison(name: other, ratio: ratio))
       }
       print(
         Text.row(

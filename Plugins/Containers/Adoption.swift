@@ -76,8 +76,8 @@ extension Lifecycle {
         if let pid = alive[entry.id] { state.record.state.pid = pid }
       }
     }
-    // One second for all of them together.
-    let patience = MonotonicClock.now + 1_000_000_000
+    // Five seconds for all of them together: a runtime that knows tells at once, though not on a machine that is busy.
+    let patience = MonotonicClock.now + 5_000_000_000
     for entry in entries {
       guard let signal = adopting.withLock({ $0[entry.id] }) else { continue }
       if alive[entry.id] != nil {

@@ -10,15 +10,16 @@ public struct Call: Sendable {
   /// The process at the other end of the connection, or nil for a request from inside the engine.
   public let peer: PeerCredentials?
   /// Where every message within the operation is recorded; nil when nobody asked for that.
-  public private(set) var trace: TracePoint?
-  /// What the client called the trace; empty where there is none.
-  public var traceIdentifier: String { trace?.trace.identifier ?? "" }
+  public private(set) var tracePoint: TracePoint?
+  /// Names the operation in traces; empty when it is not traced.
+  public var trace: String { tracePoint?.trace.identifier ?? "" }
 
-  public init(bus: Bus, lease: Lease = Lease(), peer: PeerCredentials? = nil, trace: TracePoint? = nil) {
+  /// - Parameter trace: the name under which the messages of the operation are recorded; empty to record none.
+  public init(bus: Bus, lease: Lease = Lease(), peer: PeerCredentials? = nil, trace: String = "") {
     self.bus = bus
     self.lease = lease
     self.peer = peer
-    self.trace = trace
+    if !trace.isEmpty { tracePoint = bus.traces.open(trace).map { TracePoint($0) } }
   }
 
   /// The same call with a lease of its own.
@@ -31,7 +32,7 @@ public struct Call: Sendable {
   /// The same call as a part of another one's trace: for what is done because of that but not within it.
   public func traced(at point: TracePoint?) -> Call {
     var call = self
-    call.trace = point
+    call.tracePoint = point
     return call
   }
 
@@ -162,7 +163,7 @@ public final class Bus: Sendable {
   func route<R: Request>(_ request: R, driver: String, _ call: Call) async throws(EngineError) -> R.Reply {
     let handler = try find(R.self, driver: driver)
     guard let typed = handler as? Handler<RequestHandler<R>> else { throw mismatch(R.name) }
-    guard let point = call.trace else { return try await run(typed.body, request, call, handler.probe) }
+    guard let point = call.tracePoint else { return try await run(typed.body, request, call, handler.probe) }
     return try await point.record(R.name, plugin: handler.owner, driver: driver) {
       (point) async throws(EngineError) in
       try await self.run(typed.body, request, call.traced(at: point), handler.probe)
@@ -174,7 +175,7 @@ public final class Bus: Sendable {
   ) async throws(EngineError) -> R.Reply {
     let handler = try find(R.self, driver: driver)
     guard let typed = handler as? Handler<StreamHandler<R>> else { throw mismatch(R.name) }
-    guard let point = call.trace else { return try await run(typed.body, request, call, sink, handler.probe) }
+    guard let point = call.tracePoint else { return try await run(typed.body, request, call, sink, handler.probe) }
     return try await point.record(R.name, plugin: handler.owner, driver: driver) {
       (point) async throws(EngineError) in
       try await self.run(typed.body, request, call.traced(at: point), sink, handler.probe)

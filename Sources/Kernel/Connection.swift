@@ -167,8 +167,7 @@ final class Connection: Sendable {
   }
 
   private func run(_ request: RemoteMessage.Request, _ lease: Lease) async {
-    let call = Call(bus: bus, lease: lease, peer: peer)
-    let trace = request.trace.isEmpty ? nil : bus.traces.open(request.trace)
+    let call = Call(bus: bus, lease: lease, peer: peer, trace: request.trace)
     let result: Result<Answer, EngineError>
     do throws(EngineError) {
       let (handler, plugin) = try bus.remote(request.method, driver: request.driver)
@@ -183,8 +182,7 @@ final class Connection: Sendable {
           try await handler.run(parameters, call, emit)
         }
       }
-      if let trace {
-        let root = TracePoint(trace)
+      if let root = call.tracePoint {
         result = .success(
           try await root.record(request.method, plugin: plugin, driver: request.driver) {
             (point) async throws(EngineError) in try await answer(call.traced(at: point))

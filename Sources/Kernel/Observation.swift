@@ -103,7 +103,7 @@ extension Bus {
     guard isWatched else { return }
     tell(
       Observation(
-        request: request, driver: probe.driver, plugin: probe.owner, trace: call.traceIdentifier, ended: .now,
+        request: request, driver: probe.driver, plugin: probe.owner, trace: call.trace, ended: .now,
         nanoseconds: nanoseconds, error: error, reply: reply))
   }
 }

@@ -113,8 +113,8 @@ extension EndToEnd {
       let failed = fixture.engine("run", "--rm", "--trace", file, "bb", "no-such-command")
       #expect(failed.status == 127)
       #expect(try events(file).contains { $0.name == "runtime.start" })
-      let nowhere = "\(fixture.directory)/none/trace.json"
-      let refused = fixture.engine("run", "--name", "never", "--trace", nowhere, "bb", "true")
+      let refused = fixture.engine(
+        "run", "--name", "never", "--trace", "\(fixture.directory)/none/trace.json", "bb", "true")
       #expect(refused.status == 125 && refused.errors.contains("the trace cannot be written"), "\(refused)")
       #expect(fixture.engine("inspect", "never").status == 1)
     }

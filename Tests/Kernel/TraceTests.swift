@@ -17,7 +17,7 @@ private struct Outer: Request {
     try registrar.answerAsDriver(Outer.self) { (request, call) async throws(EngineError) in
       for number in 0..<request.count { _ = try await call.request(Echo(text: "", number: number)) }
       _ = try await call.stream(Count(upTo: 3)) { (_) async throws(EngineError) in }
-      call.trace?.append([TimedStep("measured", .shim, begin: 1, end: 2)], process: 7, program: "other")
+      call.tracePoint?.append([TimedStep("measured", .shim, begin: 1, end: 2)], process: 7, program: "other")
       if request.count == 0 { throw EngineError(.conflict, "nothing to do") }
       return request.count
     }

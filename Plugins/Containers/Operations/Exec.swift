@@ -23,7 +23,7 @@ extension Lifecycle {
     let relay = Relay(sink)
     Task(executorPreference: bus.executor) { [self] in
       let result = await attempt { () async throws(EngineError) -> ExitStatus in
-        try await ownCall.traced(at: call.trace).stream(message) { (element) async throws(EngineError) in
+        try await ownCall.traced(at: call.tracePoint).stream(message) { (element) async throws(EngineError) in
           switch element {
           case .started(let pid):
             entry.update { if $0.execs[exec] != nil { $0.execs[exec] = pid } }

@@ -26,7 +26,7 @@ extension Lifecycle {
     _ entry: ContainerEntry, _ streams: StandardStreams, isRun: Bool, _ steps: StartSteps, _ call: Call
   ) async throws(EngineError) -> Launched {
     let record = entry.record
-    let session = Session(trace: call.trace)
+    let session = Session(trace: call.tracePoint)
     let client = session.attach()
     var streams = streams
     streams.client = client.number

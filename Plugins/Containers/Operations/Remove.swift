@@ -28,7 +28,7 @@ extension Lifecycle {
           await attempt { () async throws(EngineError) in
             try await self.destroy(
               entry, removesVolumes: request.removesVolumes || record.configuration.removesItself,
-              self.ownCall.traced(at: call.trace))
+              self.ownCall.traced(at: call.tracePoint))
           }
         }
         try await task.value.get()

@@ -170,7 +170,7 @@ public final class LinuxRuntimePlugin: Plugin {
 
   /// Puts what the shim and the process measured into the trace of who asked, if there is one.
   private func record(_ steps: [TimedStep], _ link: ShimLink, process: Int32, _ call: Call) {
-    guard let trace = call.trace else { return }
+    guard let trace = call.tracePoint else { return }
     trace.append(steps.filter { $0.place == .shim }, process: link.shimPID, program: "engine-shim")
     trace.append(steps.filter { $0.place == .process }, process: process, program: "container")
   }

@@ -84,7 +84,7 @@ final class DriverConversation {
       do throws(EngineError) {
         let (handler, _) = try bus.remote(request.method, driver: request.driver)
         let reply = try await handler.run(
-          Parameters(body: request.parameters), Call(bus: bus, lease: lease)
+          Parameters(body: request.parameters), Call(bus: bus, lease: lease, trace: request.trace)
         ) { (element) async throws(EngineError) in
           try link.enqueue(try OutgoingMessage.element(request.id, element))
         }

@@ -353,7 +353,7 @@ final class DriverProcess: Sendable {
     let limit = driver.deadline
     let (id, answer) = try link.ask(R.name) { (id) throws(EngineError) in
       try OutgoingMessage.request(
-        id, R.name, request, driver: name, trace: call.traceIdentifier, deadline: limit.components.seconds * 1000)
+        id, R.name, request, driver: name, trace: call.trace, deadline: limit.components.seconds * 1000)
     }
     let ticket = bus.timekeeper.schedule(after: limit) {
       let late = EngineError(
@@ -388,7 +388,7 @@ final class DriverProcess: Sendable {
   ) async throws(EngineError) -> R.Reply {
     let (link, name) = try running()
     let (id, items) = try link.askStream(R.name) { (id) throws(EngineError) in
-      try OutgoingMessage.request(id, R.name, request, driver: name, trace: call.traceIdentifier)
+      try OutgoingMessage.request(id, R.name, request, driver: name, trace: call.trace)
     }
     do throws(EngineError) {
       for await item in items {
