@@ -1,5 +1,7 @@
 import AsyncHTTPClient
 import Contracts
+import Glibc
+import LinuxSystem
 import NIOCore
 import NIOHTTP1
 import NIOPosix
@@ -43,7 +45,7 @@ struct Fault: Error, Sendable {
     self.init(
       kind, .unavailable,
       kind == .unreachable
-        ? "cannot reach the registry at \(address.scheme.rawValue)://\(address.authority): \(words)"
+        ? "cannot reach \(address.authority): \(words)"
         : "the connection to \(address.authority) broke: \(words)")
     if kind == .cancelled { self = .cancellation }
   }
@@ -56,7 +58,8 @@ struct Fault: Error, Sendable {
       let reasons = error.connectionErrors.map { describe($0.error).1 }
       return (.unreachable, reasons.first { $0.contains("refused") } ?? reasons[0])
     case let error as IOError:
-      return (.transient, Self.lowercased(String(cString: strerror(error.errnoCode))))
+      let connects = [ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EADDRNOTAVAIL].contains(error.errnoCode)
+      return (connects ? .unreachable : .transient, Self.lowercased(SystemCallError.text(error.errnoCode)))
     case let error as NIOSSLError:
       switch error {
       case .handshakeFailed(let reason): return (.unreachable, Self.describe(reason))

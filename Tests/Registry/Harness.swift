@@ -107,6 +107,12 @@ extension Result where Failure == EngineError {
 
 func digest(_ bytes: [UInt8]) throws -> Digest { try SHA256.digest(of: bytes) }
 
+/// Compared by their digests, so that a failure does not print them all.
+func isSame(_ left: [UInt8], _ right: [UInt8]) throws -> Bool {
+  let (left, right) = (try digest(left), try digest(right))
+  return left == right
+}
+
 /// Bytes that no two places of have in common.
 func noise(_ count: Int, seed: UInt64 = 7) -> [UInt8] {
   var state = seed
