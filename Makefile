@@ -14,7 +14,7 @@ BUILD_PACKAGES := pkg-config libnl-3-dev libnl-route-3-dev libmnl-dev libnftnl-d
 	libsqlite3-dev libssl-dev libisal-dev libzstd-dev
 RUN_PACKAGES := busybox-static
 TEST_PACKAGES := iproute2 nftables skopeo podman docker-registry strace crun util-linux procps iptables curl python3 \
-	zstd xz-utils bzip2 containernetworking-plugins
+	zstd xz-utils bzip2 containernetworking-plugins openssl
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: deps build run test bench bench-peers lint fmt install clean
