@@ -2,7 +2,7 @@
 enum CommandTable {
   static let commands: [Command] =
     RunCommands.all + ContainerCommands.all + ListCommands.all + InspectCommands.all + ImageCommands.all
-    + RegistryCommands.all + VolumeCommands.all + NetworkCommands.all + SystemCommands.all
+    + TransferCommands.all + RegistryCommands.all + VolumeCommands.all + NetworkCommands.all + SystemCommands.all
 
   static let groups: [CommandGroup] = [
     CommandGroup(name: "container", summary: "Manage containers"),
@@ -15,10 +15,8 @@ enum CommandTable {
 
   /// Docker's commands that this engine is to have and has not yet.
   static let later: Set<String> = [
-    "attach", "build", "commit", "cp", "diff", "events", "export", "history", "pause", "port",
-    "pull",
-    "push", "rename", "restart", "save", "stats", "top", "unpause", "update", "prune", "df", "connect",
-    "disconnect",
+    "attach", "build", "commit", "cp", "diff", "events", "pause", "port", "rename", "restart", "stats", "top", "unpause",
+    "update", "prune", "df", "connect", "disconnect",
   ]
 
   enum Found {
