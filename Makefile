@@ -13,7 +13,8 @@ BINARIES := engine engined engine-shim
 BUILD_PACKAGES := pkg-config libnl-3-dev libnl-route-3-dev libmnl-dev libnftnl-dev libseccomp-dev libarchive-dev \
 	libsqlite3-dev libssl-dev libisal-dev libzstd-dev
 RUN_PACKAGES := busybox-static
-TEST_PACKAGES := iproute2 nftables skopeo podman docker-registry strace crun util-linux procps iptables curl python3 zstd xz-utils bzip2
+TEST_PACKAGES := iproute2 nftables skopeo podman strace crun util-linux procps iptables curl python3 zstd xz-utils bzip2 \
+	docker-registry openssl
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: deps build run test bench bench-peers lint fmt install clean

@@ -68,6 +68,13 @@ let plugins: [Target] = [
   plugin("CgroupsPlugin", "Resources/Cgroups"),
   plugin("LinuxRuntimePlugin", "Runtime/Linux", ["ShimProtocol", "CSeccomp"]),
   plugin("JSONFileLogsPlugin", "Logs/JSONFile"),
+  plugin(
+    "RegistryPlugin", "Registry",
+    [
+      "ContentStreams", .product(name: "AsyncHTTPClient", package: "async-http-client"),
+      .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
+      .product(name: "NIOPosix", package: "swift-nio"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
+    ]),
   plugin("SystemPlugin", "System"),
 ]
 
@@ -103,6 +110,8 @@ let testTargets: [Target] = [
       "BridgeNetworkPlugin", "NetworkCatalogPlugin", "HostNetworkPlugin", "NoneNetworkPlugin", "SQLiteRecordsPlugin",
       "Kernel", "Contracts", "LinuxSystem",
     ]),
+  tests(
+    "RegistryTests", "Registry", ["RegistryPlugin", "ContentStreams", "Kernel", "Contracts", "Wire", "LinuxSystem"]),
   tests("JSONFileLogsTests", "Logs", ["JSONFileLogsPlugin", "Kernel", "Contracts", "LinuxSystem"]),
   tests(
     "VolumesTests", "Volumes",
@@ -136,7 +145,10 @@ let package = Package(
     .executable(name: "engine-shim", targets: ["engine-shim"]),
   ],
   dependencies: [
-    .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2")
+    .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
+    .package(url: "https://github.com/swift-server/async-http-client.git", from: "1.37.0"),
+    .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.2"),
+    .package(url: "https://github.com/apple/swift-nio-ssl.git", from: "2.37.6"),
   ],
   targets: everything,
   swiftLanguageModes: [.v6]

@@ -12,6 +12,7 @@ import LocalVolumePlugin
 import NetworkCatalogPlugin
 import NoneNetworkPlugin
 import OverlaySnapshotsPlugin
+import RegistryPlugin
 import SQLiteRecordsPlugin
 import SystemPlugin
 import TmpfsVolumePlugin
@@ -23,6 +24,7 @@ enum Composition {
     manager.add(SQLiteRecordsPlugin.self)
     manager.add(JSONFileLogsPlugin.self)
     manager.add(OverlaySnapshotsPlugin.self)
+    manager.add(RegistryPlugin.self)
     manager.add(ImagesPlugin.self)
     manager.add(CgroupsPlugin.self)
     manager.add(LinuxRuntimePlugin.self)
