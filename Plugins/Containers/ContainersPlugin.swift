@@ -80,6 +80,11 @@ public final class ContainersPlugin: Plugin {
     try registrar.answer(ContainerSize.self) { (request, call) async throws(EngineError) in
       try await call.request(SnapshotUsage(container: try lifecycle.table.find(request.container).id))
     }
+    try registrar.answer(ContainerExport.self) { (request, call) async throws(EngineError) in
+      let record = try lifecycle.table.find(request.container).record
+      return try await call.request(
+        SnapshotExport(container: record.id, layers: record.layers, output: request.output))
+    }
     try registrar.answer(ContainerUsers.self) { (request, _) async throws(EngineError) in
       lifecycle.users(of: request.resource)
     }

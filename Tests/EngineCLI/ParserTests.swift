@@ -91,7 +91,7 @@ import Testing
       ["volume", "lst"],
       "engine: 'volume lst' is not an engine command.\n\nDid you mean 'engine volume ls'?\n\nSee 'engine volume --help'"
     ),
-    (["pull", "x"], "engine: 'pull' is not available yet.\n\nSee 'engine --help'"),
+    (["commit", "x"], "engine: 'commit' is not available yet.\n\nSee 'engine --help'"),
   ])
   func unknownCommands(words: [String], expected: String) {
     #expect(throws: Failure(expected, status: 1)) { _ = try CommandTable.find(words) }
@@ -142,7 +142,8 @@ import Testing
   }
 
   @Test(arguments: [
-    (["p"], ["pause", "plugin", "port", "ps"]), (["volume", ""], ["create", "inspect", "ls", "prune", "rm"]),
+    (["p"], ["pause", "plugin", "port", "ps", "pull", "push"]),
+    (["volume", ""], ["create", "inspect", "ls", "prune", "rm"]),
     (["rm", "--f"], ["--force"]), (["run", "--cpu-s"], ["--cpu-shares"]), (["nothing", "--"], []),
   ])
   func completions(words: [String], expected: [String]) {

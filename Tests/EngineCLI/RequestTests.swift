@@ -78,7 +78,6 @@ import Testing
     ("--rm --restart always x", "conflicting options: cannot specify both --restart and --rm"),
     ("--restart always x", "restart policies are not supported yet: leave --restart always out"),
     ("--pull zz x", "invalid pull option: 'zz': must be one of \"always\", \"missing\" or \"never\""),
-    ("--pull always x", "pull is not available yet; use 'engine load' or 'engine import'"),
     ("--network container:a -p 80 x", "conflicting options: port publishing and the container type network mode"),
     ("--network container:a -h b x", "conflicting options: hostname and the network mode"),
     ("UPPER", "invalid reference format: \"UPPER\": repository name must be lowercase"),

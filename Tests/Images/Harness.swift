@@ -38,7 +38,7 @@ final class Harness: Sendable {
       "overlay",
       for: [
         SnapshotApply.self, SnapshotRemoveLayers.self, SnapshotLayers.self, SnapshotMount.self, SnapshotRemove.self,
-        SnapshotUsage.self, SnapshotSync.self,
+        SnapshotUsage.self, SnapshotSync.self, SnapshotExport.self,
       ])
     try await overlay.start()
   }

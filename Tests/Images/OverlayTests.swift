@@ -1,4 +1,5 @@
 import CLinux
+import ContentStreams
 import Contracts
 import Glibc
 import Kernel
@@ -329,5 +330,96 @@ extension OverlayTests {
     #expect(try text(root, "sh") == "tool")
     try Files.replace("\(harness.layerDirectory)/\(layer.chainID.hex)/layer", with: [1, 2], durable: false)
     await #expect(throws: EngineError.self) { try await Harness(root: harness.root) }
+  }
+}
+
+@Suite(.enabled(if: Harness.isRoot, "needs root for overlay mounts"))
+struct LayersAboveOthersTests {
+  /// Links to files of lower layers, and directories that the archive does not describe.
+  private static func upper() -> TarWriter {
+    var tar = TarWriter()
+    tar.add("bin/linked", type: "1", link: "bin/tool")
+    tar.add("bin/again", type: "1", link: "bin/linked")
+    tar.add("shared/deep/file", text: "new")
+    return tar
+  }
+
+  private static func lower() -> TarWriter {
+    var tar = OverlayTests.base()
+    tar.directory("shared", mode: 0o1777, uid: 5, gid: 6)
+    return tar
+  }
+
+  @Test(arguments: [false, true])
+  func needWhatLiesBelow(waits: Bool) async throws {
+    let harness = try await Harness()
+    let call = Call(bus: harness.bus)
+    let parent = try SHA256.digest(of: Self.lower().finished)
+    let bus = harness.bus
+    let child = Task(executorPreference: bus.executor) { () throws -> SnapshotApply.Reply in
+      if !waits { _ = try await harness.apply(Self.lower().finished) }
+      return try await call.request(
+        SnapshotApply(
+          parent: parent, differenceID: nil, archive: try memory(Self.upper().finished), waitsForParent: waits))
+    }
+    if waits {
+      // It is unpacked while the layer below is not there.
+      try await waitUntil { harness.names(harness.layerDirectory).contains { $0.hasPrefix("tmp-") } }
+      _ = try await harness.apply(Self.lower().finished)
+    }
+    let chain = try await child.value.chainID
+    let root = try await harness.mount(.random(), [parent, chain])
+    #expect(try text(root, "bin/linked") == "tool" && text(root, "shared/deep/file") == "new")
+    var linked = stat()
+    var target = stat()
+    #expect(fstatat(root.number, "bin/linked", &linked, 0) == 0 && fstatat(root.number, "bin/tool", &target, 0) == 0)
+    #expect(linked.st_ino == target.st_ino && linked.st_nlink == 3)
+    #expect(linked.st_mode & 0o7777 == 0o4755 && linked.st_uid == 3 && linked.st_gid == 4)
+    #expect(linked.st_mtim.tv_sec == 1_700_000_000)
+    var directory = stat()
+    #expect(fstatat(root.number, "shared", &directory, 0) == 0)
+    #expect(directory.st_mode & 0o7777 == 0o1777 && directory.st_uid == 5 && directory.st_gid == 6)
+    #expect(fstatat(root.number, "shared/deep", &directory, 0) == 0 && directory.st_mode & 0o7777 == 0o755)
+    #expect(fstat(root.number, &directory) == 0 && directory.st_mode & 0o7777 == 0o751)
+    // What the container has can be written as an archive, with its links.
+    let file = Descriptor(adopting: linux_memfd_create("export", 1))
+    _ = try await harness.bus.request(SnapshotExport(container: .random(), layers: [parent, chain], output: file))
+    try shell("mkdir \(harness.root)/out && tar -C \(harness.root)/out -xpf /proc/\(getpid())/fd/\(file.number)")
+    let out = try #require(status("\(harness.root)/out/bin/linked"))
+    #expect(out.st_nlink == 4 && out.st_mode & 0o7777 == 0o4755 && out.st_uid == 3)
+    #expect(try Files.readText("\(harness.root)/out/etc/passwd") == "root")
+  }
+
+  @Test func aTargetThatIsNowhereIsRefused() async throws {
+    let harness = try await Harness()
+    let low = try await harness.apply(Self.lower().finished)
+    for target in ["bin/nothing", "gone", "etc/passwd/x"] {
+      var tar = TarWriter()
+      tar.add("link", type: "1", link: target)
+      let error = await #expect(throws: EngineError.self) {
+        try await harness.apply(tar.finished, parent: low.chainID)
+      }
+      #expect(error?.code == .invalidArgument, "\(target): \(String(describing: error))")
+    }
+    #expect(harness.names(harness.layerDirectory) == [low.chainID.hex])
+    // A whiteout in the same layer hides what is below from its links too.
+    var tar = TarWriter()
+    tar.directory("bin")
+    tar.add("bin/.wh.tool")
+    tar.add("link", type: "1", link: "bin/tool")
+    await #expect(throws: EngineError.self) { try await harness.apply(tar.finished, parent: low.chainID) }
+  }
+
+  @Test func devicesAndEntriesAreLimitedWhereConfigured() async throws {
+    let harness = try await Harness(configuration: ["layer-devices": "refuse", "layer-entries": "100"])
+    var device = TarWriter()
+    device.add("null", type: "3", device: (1, 3))
+    let refused = await #expect(throws: EngineError.self) { try await harness.apply(device.finished) }
+    #expect(refused?.message.contains("device nodes in layers are not allowed") == true)
+    var many = TarWriter()
+    for number in 0...100 { many.add("f\(number)") }
+    let limited = await #expect(throws: EngineError.self) { try await harness.apply(many.finished) }
+    #expect(limited?.message.contains("more than the 100 entries") == true)
+    #expect(harness.names(harness.layerDirectory).isEmpty)
   }
 }

@@ -52,6 +52,7 @@ public final class OverlaySnapshotsPlugin: Plugin {
     try registrar.answerAsDriver(SnapshotUsage.self) { request, _ throws(EngineError) in
       try Usage.bytes(beneath: "\(self.containers.directory(request.container))/upper")
     }
+    try registrar.answerAsDriver(SnapshotExport.self) { request, _ throws(EngineError) in try self.export(request) }
     try registrar.answerAsPlugin(PluginCheck.self) { request, _ throws(EngineError) in try self.check(request) }
   }
 
@@ -120,6 +121,20 @@ public final class OverlaySnapshotsPlugin: Plugin {
     } catch {
       throw EngineError(.internalFailure, "the root file system cannot be mounted: \(error)")
     }
+  }
+
+  /// The container's own layer is looked at as one more read-only layer, so that a running container is not disturbed.
+  private func export(_ request: SnapshotExport) throws(EngineError) -> Done {
+    let upper = "\(containers.directory(request.container))/upper"
+    var trees = Files.isDirectory(upper) ? [upper] : []
+    for chain in request.layers.reversed() {
+      _ = try layers.layer(chain)
+      trees.append(layers.tree(chain))
+    }
+    let root = try view.open(trees.isEmpty ? [emptyLayer] : trees)
+    ArchiveWriter.blockBrokenPipes()
+    try TreeExporter(try ArchiveWriter(request.output, subject: "the archive")).export(root.number)
+    return Done()
   }
 
   /// Compares the directories with the containers that are known and with the work in progress.

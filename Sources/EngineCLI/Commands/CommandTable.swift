@@ -2,8 +2,8 @@
 enum CommandTable {
   static let commands: [Command] =
     RunCommands.all + ContainerCommands.all + LifecycleCommands.all + PruneCommands.all + ListCommands.all
-    + InspectCommands.all + ImageCommands.all + RegistryCommands.all + VolumeCommands.all + NetworkCommands.all
-    + SystemCommands.all + ConfigCommands.all + PluginCommands.all
+    + InspectCommands.all + ImageCommands.all + TransferCommands.all + RegistryCommands.all + VolumeCommands.all
+    + NetworkCommands.all + SystemCommands.all + ConfigCommands.all + PluginCommands.all
 
   static let groups: [CommandGroup] = [
     CommandGroup(name: "config", summary: "Show and check configurations"),
@@ -17,8 +17,7 @@ enum CommandTable {
 
   /// Docker's commands that this engine is to have and has not yet.
   static let later: Set<String> = [
-    "build", "commit", "connect", "cp", "df", "diff", "disconnect", "events", "export", "history", "prune", "pull",
-    "push", "save", "stats", "update",
+    "build", "commit", "connect", "cp", "df", "diff", "disconnect", "events", "prune", "stats", "update",
   ]
 
   enum Found {

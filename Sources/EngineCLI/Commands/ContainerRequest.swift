@@ -44,7 +44,7 @@ struct ContainerRequest {
   }
 
   /// A digest or a (part of a) hexadecimal ID cannot be told from a name; only the long form has its own grammar.
-  private static func isImageID(_ text: String) -> Bool { Digest(text) != nil || Digest(hex: text) != nil }
+  static func isImageID(_ text: String) -> Bool { Digest(text) != nil || Digest(hex: text) != nil }
 
   private mutating func readProcess(_ options: Options, _ surroundings: Surroundings) throws(EngineError) {
     configuration.hasTerminal = options.boolean("tty")
@@ -185,11 +185,7 @@ struct ContainerRequest {
     configuration.logDriver = options.string("log-driver")
     configuration.logOptions = KeyValues.dictionary(options.list("log-opt"))
     let pull = options.string("pull") ?? "missing"
-    switch pull {
-    case "missing", "never", "": break
-    case "always":
-      throw EngineError(.unsupported, "pull is not available yet; use 'engine load' or 'engine import'")
-    default:
+    guard ["missing", "never", "always", ""].contains(pull) else {
       throw EngineError(
         .invalidArgument,
         "invalid pull option: '\(pull)': must be one of \"always\", \"missing\" or \"never\"")

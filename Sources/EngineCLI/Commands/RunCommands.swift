@@ -22,17 +22,19 @@ enum RunCommands {
       let request = try ContainerRequest(options: invocation.options, arguments: invocation.arguments)
       warn(request.warnings)
       trace?.finish("make the request")
-      var client = try Engine.connect(invocation.global)
-      trace?.finish("connect")
-      defer {
-        if let trace {
-          trace.finish(ContainerCreate.name)
-          trace.write(engine: (try? client.request(TraceRead(trace: trace.identifier))) ?? [])
+      let reply = try withImage(invocation) {
+        var client = try Engine.connect(invocation.global)
+        trace?.finish("connect")
+        defer {
+          if let trace {
+            trace.finish(ContainerCreate.name)
+            trace.write(engine: (try? client.request(TraceRead(trace: trace.identifier))) ?? [])
+          }
         }
+        return try client.request(
+          ContainerCreate(containerName: request.name, configuration: request.configuration),
+          trace: trace?.identifier ?? "")
       }
-      let reply = try client.request(
-        ContainerCreate(containerName: request.name, configuration: request.configuration),
-        trace: trace?.identifier ?? "")
       warn(reply.warnings)
       try file.write(reply.id)
       Console.line(reply.id.text)
@@ -54,15 +56,38 @@ enum RunCommands {
       if !isDetached {
         try OwnStreams.checkTerminal(input: configuration.attachesInput, terminal: configuration.hasTerminal)
       }
-      let streams = try OwnStreams.make(
-        input: configuration.attachesInput, output: configuration.attachesOutput,
-        error: configuration.attachesError, keepsInputOpen: configuration.keepsInputOpen,
-        terminal: configuration.hasTerminal && !isDetached,
-        detachKeys: invocation.options.string("detach-keys") ?? DetachKeys.standard)
-      let message = ContainerRun(
-        containerName: request.name, configuration: configuration, isDetached: isDetached, streams: streams)
       trace?.finish("make the request")
-      return try watch(message, invocation, &file, trace)
+      return try withImage(invocation) {
+        let streams = try OwnStreams.make(
+          input: configuration.attachesInput, output: configuration.attachesOutput,
+          error: configuration.attachesError, keepsInputOpen: configuration.keepsInputOpen,
+          terminal: configuration.hasTerminal && !isDetached,
+          detachKeys: invocation.options.string("detach-keys") ?? DetachKeys.standard)
+        let message = ContainerRun(
+          containerName: request.name, configuration: configuration, isDetached: isDetached, streams: streams)
+        return try watch(message, invocation, &file, trace)
+      }
+    }
+  }
+
+  /// Runs `body`, and again after a pull where the engine does not have the image: what is there costs no question.
+  private static func withImage<Value>(_ invocation: Invocation, _ body: () throws -> Value) throws -> Value {
+    let options = invocation.options
+    let image = invocation.arguments[0]
+    func pull() throws {
+      try ImageTransfer.pull(
+        image, platform: options.string("platform"), invocation.global, output: 2, isQuiet: options.boolean("quiet"))
+    }
+    if options.string("pull") == "always", !ContainerRequest.isImageID(image) { try pull() }
+    do {
+      return try body()
+    } catch let error as EngineError {
+      guard error.code == .notFound, error.message.hasPrefix("No such image"), options.string("pull") != "never",
+        !ContainerRequest.isImageID(image)
+      else { throw error }
+      Console.error("Unable to find image '\((try? ImageReference(parsing: image).familiar) ?? image)' locally")
+      try pull()
+      return try body()
     }
   }
 
@@ -109,16 +134,8 @@ enum RunCommands {
       throw failure
     } catch {
       let error = EngineError(wrapping: error)
-      var message = error.fullStopped
-      if error.code == .notFound, error.message.hasPrefix("No such image") {
-        let name = (try? ImageReference(parsing: invocation.arguments[0]).familiar) ?? invocation.arguments[0]
-        if invocation.options.string("pull") != "never" {
-          Console.error("Unable to find image '\(name)' locally")
-          message = "pull is not available yet; use 'engine load' or 'engine import'."
-        }
-      }
       throw Failure(
-        "engine: \(message)\n\nRun 'engine \(invocation.spelling) --help' for more information",
+        "engine: \(error.fullStopped)\n\nRun 'engine \(invocation.spelling) --help' for more information",
         status: error.exitStatus)
     }
   }

@@ -57,7 +57,14 @@ enum ImageListing {
       }
       return Row(image: image, repository: String(name[..<colon]), tag: String(name[name.index(after: colon)...]))
     }
-    return named.isEmpty ? [Row(image: image)] : named
+    if !named.isEmpty { return named }
+    // One that lost its tag, but is known by digest in a repository.
+    var repositories: [String] = []
+    for digest in image.repositoryDigests {
+      let repository = String(digest.prefix { $0 != "@" })
+      if !repositories.contains(repository) { repositories.append(repository) }
+    }
+    return repositories.isEmpty ? [Row(image: image)] : repositories.map { Row(image: image, repository: $0) }
   }
 
   private static func matches(_ row: Row, _ pattern: String) -> Bool {

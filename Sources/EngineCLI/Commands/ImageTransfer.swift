@@ -1,0 +1,82 @@
+import Contracts
+import Glibc
+import LinuxSystem
+import Wire
+
+/// What the commands that move images share.
+enum ImageTransfer {
+  /// Sends a request, shows its progress, and returns its reply.
+  static func follow<R: StreamRequest>(
+    _ request: R, _ global: GlobalOptions, output: Int32, isQuiet: Bool
+  ) throws -> R.Reply where R.Element == ImageProgress {
+    var client = try Engine.connect(global)
+    let id = try client.send(request)
+    var view = ImageProgressView(output: output)
+    while true {
+      switch try client.receive() {
+      case .reply(id, let body): return try body.decode(R.Reply.self)
+      case .failure(id, let error): throw error
+      case .element(id, let body):
+        if !isQuiet { view.show(try body.decode(ImageProgress.self)) }
+      case .reply, .failure, .element: continue
+      }
+    }
+  }
+
+  /// Pulls an image as whoever the user is at its registry.
+  @discardableResult
+  static func pull(
+    _ text: String, platform: String? = nil, allTags: Bool = false, _ global: GlobalOptions, output: Int32,
+    isQuiet: Bool
+  ) throws -> [PulledImage] {
+    let reference = try ImageReference(parsing: text)
+    let request = ImagePull(
+      reference: text, platform: platform.flatMap { $0.isEmpty ? nil : $0 }, allTags: allTags,
+      credentials: try Credentials.credentials(for: reference.registry))
+    return try follow(request, global, output: output, isQuiet: isQuiet)
+  }
+
+  /// Where an archive goes: the file of `-o`, which appears when it is complete, or standard output.
+  ///
+  /// - Parameter takesDirectory: a path that is a directory is opened as one.
+  static func output<Value>(
+    _ path: String?, takesDirectory: Bool, _ body: (Descriptor) throws -> Value
+  ) throws -> Value {
+    guard let path, !path.isEmpty else {
+      guard isatty(1) == 0 else {
+        throw Failure("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+      }
+      return try body(try OwnStreams.duplicate(1))
+    }
+    if let status = Files.status(path), status.st_mode & S_IFMT != S_IFREG {
+      if status.st_mode & S_IFMT == S_IFDIR {
+        guard takesDirectory else { throw Failure("invalid output path: \"\(path)\" is a directory") }
+        return try body(try open(path, O_RDONLY | O_DIRECTORY))
+      }
+      return try body(try open(path, O_WRONLY))
+    }
+    let directory = path.lastIndex(of: "/").map { String(path[...$0]) } ?? "./"
+    guard Files.isDirectory(directory) else {
+      throw Failure("invalid output path: directory \"\(directory)\" does not exist")
+    }
+    let temporary = "\(directory).engine_temp_\(getpid())"
+    do {
+      let value = try body(try open(temporary, O_WRONLY | O_CREAT | O_TRUNC))
+      guard rename(temporary, path) == 0 else {
+        throw Failure("\(path): \(SystemCallError.text(errno).lowercasedFirst)")
+      }
+      return value
+    } catch {
+      unlink(temporary)
+      throw error
+    }
+  }
+
+  private static func open(_ path: String, _ flags: Int32) throws -> Descriptor {
+    do {
+      return Descriptor(adopting: try Files.open(path, flags, mode: 0o600).release())
+    } catch {
+      throw Failure("open \(path): \(error.reason.lowercasedFirst)")
+    }
+  }
+}
