@@ -23,6 +23,8 @@ final class Fixture {
   let directory: String
   let root: String
   private let holder: pid_t
+  /// A process in the fixture's namespaces.
+  var holderProcess: pid_t { holder }
   private var takeDown: [() -> Void] = []
   private var isDown = false
 
