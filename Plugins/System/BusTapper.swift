@@ -5,13 +5,14 @@ import Wire
 
 /// `bus tap`: passes on what travels on the bus, as fast as the client takes it; what is too much is counted.
 final class BusTapper: Sendable {
-  private static let trace = "bus.tap"
   /// Messages that may wait for the client.
   private static let capacity = 4096
 
   private struct State {
     var waiting: [Observation] = []
     var dropped: Int64 = 0
+    /// Containers that the tap itself asks about, which it is not to show.
+    var asked: [String] = []
     var wake: Once<Void>?
   }
 
@@ -28,21 +29,19 @@ final class BusTapper: Sendable {
   func run(_ call: Call, _ sink: Sink<BusTap.Element>) async throws(EngineError) {
     let number = call.bus.watch { [weak self] in self?.receive($0) }
     defer { call.bus.endWatching(number) }
-    // Its own questions would only echo.
-    let asking = Call(bus: call.bus, trace: Self.trace)
     var known: [String: Bool] = [:]
     while !Task.isCancelled {
       let (observations, dropped) = await next(call)
       for observation in observations {
         let element = element(observation, dropped)
-        if await isWanted(element.parameters, &known, asking) { try await sink.yield(element) }
+        if await isWanted(element.parameters, &known, call) { try await sink.yield(element) }
       }
     }
     throw EngineError(.cancelled, "the tap was closed")
   }
 
   private func receive(_ observation: Observation) {
-    guard observation.trace != Self.trace, passes(observation) else { return }
+    guard passes(observation), !isEcho(observation) else { return }
     let wake = state.withLock { state -> Once<Void>? in
       if state.waiting.count < Self.capacity { state.waiting.append(observation) } else { state.dropped += 1 }
       defer { state.wake = nil }
@@ -66,6 +65,15 @@ final class BusTapper: Sendable {
     return state.withLock { state in
       defer { (state.waiting, state.dropped) = ([], 0) }
       return (state.waiting, state.dropped)
+    }
+  }
+
+  private func isEcho(_ observation: Observation) -> Bool {
+    guard let inspect = observation.request as? ContainerInspect else { return false }
+    return state.withLock { state in
+      guard let index = state.asked.firstIndex(of: inspect.container) else { return false }
+      state.asked.remove(at: index)
+      return true
     }
   }
 
@@ -107,6 +115,7 @@ final class BusTapper: Sendable {
     if request.container.isEmpty || Self.mentions(request.container, parameters) { return true }
     guard case .string(let id)? = parameters["container"], id.utf8.count == 64 else { return false }
     if let isIt = known[id] { return isIt }
+    state.withLock { $0.asked.append(id) }
     guard let record = try? await call.request(ContainerInspect(container: id)) else { return false }
     known[id] = record.name == request.container
     return record.name == request.container

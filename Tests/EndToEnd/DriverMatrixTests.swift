@@ -255,3 +255,40 @@ struct PlatformTests {
     fixture.succeed("volume", "rm", "data")
   }
 }
+
+/// A plan says what a run would do, and does none of it.
+@Suite("Plan", .enabled(if: geteuid() == 0, "needs root"))
+struct PlanTests {
+  @Test func aPlanChangesNothing() throws {
+    let fixture = try Fixture()
+    defer { fixture.end() }
+    try fixture.importBusybox()
+    fixture.succeed("run", "-d", "--name", "other", "bb", "sleep", "1000")
+    func state() -> String {
+      let shell =
+        "ip -o link | cut -d: -f2; nft list ruleset; find \(fixture.root) -not -name '*.sqlite*' | sort; ls /run/engine/\(fixture.runtimeHash)"
+      return fixture.host(["sh", "-c", shell]).output
+        + fixture.succeed("volume", "ls", "-q") + fixture.succeed("ps", "-aq") + fixture.succeed("network", "ls", "-q")
+    }
+    let before = state()
+    let plan = fixture.succeed(
+      "run", "--plan", "--name", "web", "-p", "8080:80", "-v", "data:/data", "-v", "\(fixture.directory)/new:/host:ro",
+      "bb", "httpd", "-f")
+    for words in [
+      "image.resolve", "process: the container's engine-shim", "log.open@json-file", "volume.driver.create@local",
+      "volume: data", "directory: \(fixture.directory)/new", "network.driver.attach@bridge",
+      "port: 0.0.0.0:8080/tcp to 80", "snapshot.mount@overlay", "mount: volume data on /data",
+      "on /host, read-only", "resource.create", "process: httpd -f", "record: container",
+    ] { #expect(plan.contains(words), "\(words)\n\(plan)") }
+    #expect(state() == before)
+    // What would fail says so as the run would.
+    let taken = fixture.engine("run", "--plan", "--name", "other", "bb", "true")
+    #expect(taken.status == 125 && taken.errors.contains("is already in use by container"), "\(taken)")
+    let missing = fixture.engine("run", "--plan", "--network", "nowhere", "bb", "true")
+    #expect(missing.status == 125 && missing.errors.contains("network nowhere not found"), "\(missing)")
+    let driver = fixture.engine(
+      "run", "--plan", "--mount", "type=volume,src=v1,dst=/v,volume-driver=nosuch", "bb", "true")
+    #expect(driver.status == 125 && driver.errors.contains("plugin \"nosuch\" not found"), "\(driver)")
+    #expect(state() == before)
+  }
+}

@@ -109,6 +109,34 @@ public struct PluginInspect: Request {
   public init(plugin: String) { self.plugin = plugin }
 }
 
+/// What a run would do, without doing any of it (`engine run --plan`).
+public struct ContainerPlan: Request {
+  public static let name = "container.plan"
+  public struct Step: Codable, Sendable {
+    public var message: String
+    public var driver: String
+    /// How deep it is nested: 1 for what a catalog asks its driver.
+    public var depth: Int
+    /// What it would change on the host, a line each, for people; empty for a question.
+    public var changes: [String]
+
+    public init(message: String, driver: String, depth: Int, changes: [String]) {
+      self.message = message
+      self.driver = driver
+      self.depth = depth
+      self.changes = changes
+    }
+  }
+  public typealias Reply = [Step]
+  public var containerName: String?
+  public var configuration: ContainerConfiguration
+
+  public init(containerName: String?, configuration: ContainerConfiguration) {
+    self.containerName = containerName
+    self.configuration = configuration
+  }
+}
+
 /// Watches what is answered on the bus from now on, until it is cancelled.
 public struct BusTap: StreamRequest {
   public static let name = "bus.tap"
