@@ -121,7 +121,8 @@ let testTargets: [Target] = [
   tests(
     "PluginKitTests", "PluginKit",
     [
-      "PluginKit", "CNINetworkPlugin", "DockerVolumePlugin", "LocalVolumePlugin", "BindVolumePlugin", "TmpfsVolumePlugin",
+      "PluginKit", "CNINetworkPlugin", "DockerVolumePlugin", "LocalVolumePlugin", "BindVolumePlugin",
+      "TmpfsVolumePlugin",
       "BridgeNetworkPlugin",
       "NoneNetworkPlugin", "HostNetworkPlugin", "JSONFileLogsPlugin", "Kernel", "Wire", "Contracts", "LinuxSystem",
       "CLinux",

@@ -88,6 +88,9 @@ public final class ContainersPlugin: Plugin {
     try registrar.answer(ContainerUsers.self) { (request, _) async throws(EngineError) in
       lifecycle.users(of: request.resource)
     }
+    try registrar.answer(ContainerPlan.self) { (request, call) async throws(EngineError) in
+      try await Rehearsal(of: lifecycle, real: call).run(request)
+    }
     try registrar.answer(SystemCheck.self) { (request, call) async throws(EngineError) in
       await lifecycle.checkSystem(repair: request.repair, discardsUnreadable: request.repair, call)
     }

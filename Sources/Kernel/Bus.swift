@@ -343,6 +343,19 @@ public final class Bus: Sendable {
     routes.withLock { $0.handlers[Key(type: ObjectIdentifier(type), driver: driver)] != nil }
   }
 
+  /// What is known of a driver that does not answer: ` (it ended with exit status 1; ...)`, or nothing.
+  public func absence(ofDriver name: String) async -> String {
+    let statuses = (try? await request(PluginList())) ?? []
+    for status in statuses where status.name == name || status.driver == name {
+      switch status.state {
+      case .failed(let reason), .skipped(let reason): return " (\(reason))"
+      case .waiting: return " (it has not said yet who it is)"
+      case .running, .stopped: continue
+      }
+    }
+    return ""
+  }
+
   /// Gives those who find drivers the chance to make one answer that does not yet.
   public func publishWanted<M: Message>(_ type: M.Type, role: String, driver: String) async {
     if !answers(type, driver: driver) { await publish(DriverWanted(role: role, driver: driver)) }

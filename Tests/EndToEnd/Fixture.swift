@@ -24,6 +24,8 @@ final class Fixture {
   let root: String
   private let holder: pid_t
   private let namespace: String?
+  /// A process in the fixture's namespaces.
+  var holderProcess: pid_t { holder }
   private var takeDown: [() -> Void] = []
   private var isDown = false
 

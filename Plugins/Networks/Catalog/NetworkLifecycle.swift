@@ -12,7 +12,9 @@ extension NetworkCatalogPlugin {
     let drivers = host.bus.answered[NetworkDriverCreate.name] ?? []
     guard drivers.contains(driver) else {
       throw EngineError(
-        .notFound, "network driver \"\(driver)\" not found; there is: \(drivers.joined(separator: ", "))")
+        .notFound,
+        "network driver \"\(driver)\" not found\(await host.bus.absence(ofDriver: driver)); "
+          + "there is: \(drivers.joined(separator: ", "))")
     }
     if driver == "host" || driver == "none" {
       throw EngineError(.permissionDenied, "only one instance of \"\(driver)\" network is allowed")

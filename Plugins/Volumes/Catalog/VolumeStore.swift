@@ -83,8 +83,8 @@ final class VolumeStore: Sendable {
       guard drivers.contains(driver) else {
         throw EngineError(
           .notFound,
-          "create \(name): error looking up volume plugin \(driver): plugin \"\(driver)\" not found; there is: "
-            + drivers.joined(separator: ", "))
+          "create \(name): error looking up volume plugin \(driver): plugin \"\(driver)\" not found"
+            + "\(await host.bus.absence(ofDriver: driver)); there is: \(drivers.joined(separator: ", "))")
       }
       let made: VolumeDriverCreate.Reply
       do throws(EngineError) {

@@ -108,3 +108,84 @@ public struct PluginInspect: Request {
 
   public init(plugin: String) { self.plugin = plugin }
 }
+
+/// What a run would do, without doing any of it (`engine run --plan`).
+public struct ContainerPlan: Request {
+  public static let name = "container.plan"
+  public struct Step: Codable, Sendable {
+    public var message: String
+    public var driver: String
+    /// How deep it is nested: 1 for what a catalog asks its driver.
+    public var depth: Int
+    /// What it would change on the host, a line each, for people; empty for a question.
+    public var changes: [String]
+
+    public init(message: String, driver: String, depth: Int, changes: [String]) {
+      self.message = message
+      self.driver = driver
+      self.depth = depth
+      self.changes = changes
+    }
+  }
+  public typealias Reply = [Step]
+  public var containerName: String?
+  public var configuration: ContainerConfiguration
+
+  public init(containerName: String?, configuration: ContainerConfiguration) {
+    self.containerName = containerName
+    self.configuration = configuration
+  }
+}
+
+/// Watches what is answered on the bus from now on, until it is cancelled.
+public struct BusTap: StreamRequest {
+  public static let name = "bus.tap"
+  public typealias Reply = Done
+  public struct Element: Codable, Sendable {
+    /// When it was answered.
+    public var time: Timestamp
+    public var message: String
+    public var driver: String
+    /// The plugin that answered, and its role.
+    public var plugin: String
+    public var role: String
+    public var trace: String
+    public var nanoseconds: Int64
+    public var error: EngineError?
+    /// The message as it travels between processes; descriptors are numbers.
+    public var parameters: JSONValue
+    public var reply: JSONValue?
+    /// How many messages were passed over before this one, because they came faster than they were taken.
+    public var dropped: Int64
+
+    public init(
+      time: Timestamp, message: String, driver: String, plugin: String, role: String, trace: String,
+      nanoseconds: Int64, error: EngineError?, parameters: JSONValue, reply: JSONValue?, dropped: Int64
+    ) {
+      self.time = time
+      self.message = message
+      self.driver = driver
+      self.plugin = plugin
+      self.role = role
+      self.trace = trace
+      self.nanoseconds = nanoseconds
+      self.error = error
+      self.parameters = parameters
+      self.reply = reply
+      self.dropped = dropped
+    }
+  }
+  /// Names of messages, or their beginnings up to a dot; empty for all.
+  public var types: [String]
+  public var roles: [String]
+  /// A container's name or ID, which must stand in the message; empty for all.
+  public var container: String
+  public var withReplies: Bool
+
+  public init(types: [String], roles: [String], container: String, withReplies: Bool) {
+    self.types = types
+    self.roles = roles
+    self.container = container
+    self.withReplies = withReplies
+  }
+}

@@ -3,9 +3,10 @@ enum CommandTable {
   static let commands: [Command] =
     RunCommands.all + ContainerCommands.all + LifecycleCommands.all + PruneCommands.all + ListCommands.all
     + InspectCommands.all + ImageCommands.all + TransferCommands.all + RegistryCommands.all + VolumeCommands.all
-    + NetworkCommands.all + SystemCommands.all + ConfigCommands.all + PluginCommands.all
+    + NetworkCommands.all + SystemCommands.all + ConfigCommands.all + PluginCommands.all + BusCommands.all
 
   static let groups: [CommandGroup] = [
+    CommandGroup(name: "bus", summary: "Watch the engine's messages"),
     CommandGroup(name: "config", summary: "Show and check configurations"),
     CommandGroup(name: "container", summary: "Manage containers"),
     CommandGroup(name: "image", summary: "Manage images"),

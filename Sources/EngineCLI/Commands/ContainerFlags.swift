@@ -8,6 +8,8 @@ enum ContainerFlags {
     create() + [
       .boolean("detach", "d", "Run container in background and print container ID"),
       .string("detach-keys", nil, "Override the key sequence for detaching a container", check: DetachKeys.check),
+      .boolean(
+        "plan", nil, "Print the messages that the run would send and what each would change, and change nothing"),
       .boolean("sig-proxy", nil, "Proxy received signals to the process", initially: true),
     ]
   }

@@ -53,6 +53,7 @@ enum RunCommands {
       let request = try ContainerRequest(options: invocation.options, arguments: invocation.arguments)
       warn(request.warnings)
       let configuration = request.configuration
+      if invocation.options.boolean("plan") { return try plan(request, invocation) }
       if !isDetached {
         try OwnStreams.checkTerminal(input: configuration.attachesInput, terminal: configuration.hasTerminal)
       }
@@ -89,6 +90,18 @@ enum RunCommands {
       try pull()
       return try body()
     }
+  }
+
+  private static func plan(_ request: ContainerRequest, _ invocation: Invocation) throws -> Int32 {
+    var client = try Engine.connect(invocation.global)
+    let steps = try client.request(
+      ContainerPlan(containerName: request.name, configuration: request.configuration))
+    for step in steps {
+      let indent = String(repeating: "  ", count: step.depth)
+      Console.line("\(indent)\(step.message)\(step.driver.isEmpty ? "" : "@\(step.driver)")")
+      for change in step.changes { Console.line("\(indent)    + \(change)") }
+    }
+    return 0
   }
 
   private static func watch(

@@ -1,4 +1,7 @@
+import CLinux
 import Contracts
+import Glibc
+import LinuxSystem
 import Wire
 
 /// `version`, `info`, `system check`, `system shutdown`.
@@ -149,6 +152,10 @@ enum SystemCommands {
     guard var client = try? Client(path: paths.socket) else { return 0 }
     _ = try client.request(SystemShutdown())
     while let _ = try? client.receive() {}
+    // The daemon holds its lock until it has ended.
+    if let lock = try? Files.open("\(paths.runtimeDirectory)/engined.lock", O_RDWR) {
+      while flock(lock.number, LOCK_SH) != 0 && errno == EINTR {}
+    }
     return 0
   }
 
