@@ -84,11 +84,11 @@ let plugins: [Target] = [
 
 let host: [Target] = [
   .target(
-    name: "Configuration",
+    name: "EngineConfiguration",
     dependencies: ["Contracts", "Kernel", "LinuxSystem", .product(name: "TOMLKit", package: "TOMLKit")]),
   .executableTarget(
     name: "engined",
-    dependencies: ["Contracts", "Wire", "Kernel", "Configuration", "PluginKit", "LinuxSystem", "CLinux"]
+    dependencies: ["Contracts", "Wire", "Kernel", "EngineConfiguration", "PluginKit", "LinuxSystem", "CLinux"]
       + plugins.map { .target(name: $0.name) }),
 ]
 
@@ -117,7 +117,7 @@ let testTargets: [Target] = [
   tests("ContractsTests", "Contracts", ["Contracts"]),
   tests("WireTests", "Wire", ["Wire", "Contracts", "LinuxSystem"]),
   tests("KernelTests", "Kernel", ["Kernel", "Wire", "Contracts", "LinuxSystem"]),
-  tests("ConfigurationTests", "Configuration", ["Configuration", "Kernel", "Contracts", "LinuxSystem"]),
+  tests("ConfigurationTests", "Configuration", ["EngineConfiguration", "Kernel", "Contracts", "LinuxSystem"]),
   tests(
     "PluginKitTests", "PluginKit",
     [

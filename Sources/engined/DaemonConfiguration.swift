@@ -1,4 +1,4 @@
-import Configuration
+import EngineConfiguration
 import Contracts
 import Kernel
 import LinuxSystem

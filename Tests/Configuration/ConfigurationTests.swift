@@ -2,7 +2,7 @@ import Contracts
 import Kernel
 import Testing
 
-@testable import Configuration
+@testable import EngineConfiguration
 
 @Suite("Configuration")
 struct ConfigurationTests {
