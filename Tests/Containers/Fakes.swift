@@ -200,6 +200,10 @@ final class World: Sendable {
       unmake("mounts \(request.container)")
       return Done()
     }
+    try stores.answer(VolumeKeep.self) { [unowned self] (_, _) async throws(EngineError) in
+      try await reach("volume.keep")
+      return Done()
+    }
     try stores.answer(VolumeRemove.self) { [unowned self] (request, call) async throws(EngineError) in
       try await reach("volume.remove")
       let users = try await call.request(ContainerUsers(resource: .volume(request.volume)))
