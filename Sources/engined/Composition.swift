@@ -44,7 +44,7 @@ enum Composition {
       "overlay",
       for: [
         SnapshotApply.self, SnapshotRemoveLayers.self, SnapshotLayers.self, SnapshotMount.self, SnapshotRemove.self,
-        SnapshotUsage.self, SnapshotSync.self,
+        SnapshotUsage.self, SnapshotDifferences.self, SnapshotSync.self,
       ])
     bus.setDefaultDriver("json-file", for: [LogOpen.self, LogRead.self, LogRemove.self])
     bus.setDefaultDriver(
