@@ -1,7 +1,8 @@
 /// Every command there is.
 enum CommandTable {
   static let commands: [Command] =
-    RunCommands.all + ContainerCommands.all + LifecycleCommands.all + PruneCommands.all + ListCommands.all
+    RunCommands.all + ContainerCommands.all + LifecycleCommands.all + StatisticsCommand.all + PruneCommands.all
+    + ListCommands.all
     + InspectCommands.all + ImageCommands.all
     + VolumeCommands.all + NetworkCommands.all + SystemCommands.all
 
@@ -16,8 +17,8 @@ enum CommandTable {
 
   /// Docker's commands that this engine is to have and has not yet.
   static let later: Set<String> = [
-    "build", "commit", "cp", "diff", "events", "export", "history", "login", "logout", "pull", "push", "save", "search",
-    "stats", "update", "prune", "df", "connect", "disconnect",
+    "build", "commit", "cp", "events", "export", "history", "login", "logout", "pull", "push", "save", "search",
+    "prune", "df", "connect", "disconnect",
   ]
 
   enum Found {
