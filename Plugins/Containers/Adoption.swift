@@ -44,6 +44,8 @@ extension Lifecycle {
       }
     }
     for (entry, removesVolumes) in removals { await complete(removalOf: entry, removesVolumes: removesVolumes) }
+    // The former engine ended while they waited for their restart.
+    for entry in table.all where entry.record.state.status == .restarting { bringBack(entry) }
     for difference in await checkSystem(repair: true, discardsUnreadable: false, call) {
       log.info("\(difference.plugin): \(difference.kind.rawValue): \(difference.object)")
     }

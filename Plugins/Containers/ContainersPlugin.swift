@@ -52,6 +52,15 @@ public final class ContainersPlugin: Plugin {
     try registrar.answer(ContainerTop.self) { (request, call) async throws(EngineError) in
       try await lifecycle.top(request, call)
     }
+    try registrar.answer(ContainerUpdate.self) { (request, call) async throws(EngineError) in
+      try await lifecycle.update(request, call)
+    }
+    try registrar.answer(ContainerStatistics.self) { (request, call) async throws(EngineError) in
+      try await lifecycle.statistics(request, call)
+    }
+    try registrar.answer(ContainerDifferences.self) { (request, call) async throws(EngineError) in
+      try await lifecycle.differences(request, call)
+    }
     try registrar.answer(ContainerRemove.self) { (request, call) async throws(EngineError) in
       try await lifecycle.remove(request, call)
     }

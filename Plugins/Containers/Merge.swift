@@ -232,8 +232,11 @@ enum Ports {
 enum Limits {
   static func validate(_ user: ContainerConfiguration) throws(EngineError) {
     func refuse(_ text: String) -> EngineError { EngineError(.invalidArgument, text) }
-    guard user.restart == .no else {
-      throw EngineError(.unsupported, "restart policies are not supported yet: leave --restart out")
+    if user.restart != .no, user.removesItself {
+      throw refuse("can't create 'AutoRemove' container with restart policy")
+    }
+    if case .onFailure(let retries) = user.restart, retries < 0 {
+      throw refuse("invalid restart policy: maximum retry count cannot be negative")
     }
     let limits = user.limits
     if limits.memory > 0, limits.memory < 6 << 20 { throw refuse("Minimum memory limit allowed is 6MB") }

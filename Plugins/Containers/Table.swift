@@ -70,6 +70,8 @@ final class ContainerEntry: Sendable {
     var execs: [ObjectID: Int32] = [:]
     /// It is started again after its end, so that `--rm` waits.
     var isRestarting = false
+    /// Nanoseconds between its last end and its start by the restart policy; 0 before the first.
+    var restartDelay: UInt64 = 0
   }
 
   let id: ObjectID

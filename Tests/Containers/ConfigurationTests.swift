@@ -87,7 +87,12 @@ import Testing
   }
 
   static let refusals: [Refusal] = [
-    Refusal("restart policies", { $0.restart = .always }),
+    Refusal(
+      "can't create 'AutoRemove' container with restart policy",
+      {
+        $0.restart = .always
+        $0.removesItself = true
+      }),
     Refusal("Minimum memory limit allowed is 6MB", { $0.limits.memory = 5 }),
     Refusal(
       "Nano CPUs and CPU Period",

@@ -76,7 +76,14 @@ import Testing
     ("--cgroupns zz x", "--cgroupns: invalid CGROUP mode"), ("--ipc zz x", "--ipc: invalid IPC mode"),
     ("--security-opt x x", "Invalid --security-opt: \"x\""),
     ("--rm --restart always x", "conflicting options: cannot specify both --restart and --rm"),
-    ("--restart always x", "restart policies are not supported yet: leave --restart always out"),
+    (
+      "--restart sometimes x",
+      "invalid restart policy: unknown policy 'sometimes'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+    ),
+    ("--restart always:3 x", "invalid restart policy: maximum retry count can only be used with 'on-failure'"),
+    ("--restart on-failure:-1 x", "invalid restart policy: maximum retry count cannot be negative"),
+    ("--restart on-failure:x x", "invalid restart policy format: maximum retry count must be an integer"),
+    ("--restart :3 x", "invalid restart policy format: no policy provided before colon"),
     ("--pull zz x", "invalid pull option: 'zz': must be one of \"always\", \"missing\" or \"never\""),
     ("--network container:a -p 80 x", "conflicting options: port publishing and the container type network mode"),
     ("--network container:a -h b x", "conflicting options: hostname and the network mode"),

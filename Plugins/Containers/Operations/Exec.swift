@@ -7,6 +7,10 @@ extension Lifecycle {
   func exec(
     _ request: ContainerExec, _ call: Call, _ sink: Sink<ContainerExec.Element>
   ) async throws(EngineError) -> ExitStatus? {
+    let found = try table.find(request.container)
+    guard found.record.state.status != .restarting else {
+      throw EngineError(.conflict, "Container \(found.id) is restarting, wait until the container is running")
+    }
     let entry = try running(request.container)
     guard entry.record.state.status != .paused else {
       throw EngineError(.conflict, "Container \(entry.id) is paused, unpause the container before exec")

@@ -38,12 +38,16 @@ extension Lifecycle {
     ended.publishedPorts = []
     ended.cgroupPaths = [:]
     ended.generatedPaths = nil
-    entry.update { [ended] in
+    let isBroughtBack = entry.update { [ended] state -> Bool in
       // Which signal it was told and by whom may have changed in between.
-      let wasStoppedByUser = $0.record.state.wasStoppedByUser
-      $0.record = ended
-      $0.record.state.wasStoppedByUser = wasStoppedByUser
-      $0.execs = [:]
+      let wasStoppedByUser = state.record.state.wasStoppedByUser
+      state.record = ended
+      state.record.state.wasStoppedByUser = wasStoppedByUser
+      state.execs = [:]
+      guard Self.isBroughtBack(state, status) else { return false }
+      state.record.state.status = .restarting
+      state.record.state.restartCount += 1
+      return true
     }
     if record.configuration.removesItself && !state.isRestarting {
       do throws(EngineError) {
@@ -70,6 +74,7 @@ extension Lifecycle {
       return state.session
     }
     session?.end(status)
+    if isBroughtBack { bringBack(entry) }
   }
 
   /// Asked before the cgroup goes. Only a limit, or a death by KILL, can have been a lack of memory.

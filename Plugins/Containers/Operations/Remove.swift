@@ -11,6 +11,12 @@ extension Lifecycle {
       let isDone = try await entry.lock.withLock { () async throws(EngineError) -> Bool in
         guard table[entry.id] != nil else { return true }
         let record = entry.record
+        if record.state.status == .restarting, !request.force {
+          throw EngineError(
+            .conflict,
+            "cannot remove container \"/\(record.name)\": container is restarting: stop the container before removing "
+              + "or force remove")
+        }
         if record.state.status.hasProcesses {
           if request.force { return false }
           if record.state.status == .paused {

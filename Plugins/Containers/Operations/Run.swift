@@ -37,12 +37,12 @@ extension Lifecycle {
 
   /// Starts a container that was made before; nil when it runs already.
   func launchAgain(
-    _ entry: ContainerEntry, _ request: ContainerStart, _ call: Call
+    _ entry: ContainerEntry, _ request: ContainerStart, _ call: Call, isPolicy: Bool = false
   ) async throws(EngineError) -> Launched? {
     try await leased("start", call) { (call) async throws(EngineError) -> Launched? in
       try await entry.lock.withLock { () async throws(EngineError) -> Launched? in
         do throws(EngineError) {
-          return try await startLocked(entry, request, call)
+          return try await startLocked(entry, request, call, isPolicy: isPolicy)
         } catch {
           await call.lease.release()
           throw error
@@ -51,19 +51,28 @@ extension Lifecycle {
     }
   }
 
+  /// - Parameter isPolicy: it is the restart policy that asks, and only as long as the container waits for it.
   private func startLocked(
-    _ entry: ContainerEntry, _ request: ContainerStart, _ call: Call
+    _ entry: ContainerEntry, _ request: ContainerStart, _ call: Call, isPolicy: Bool
   ) async throws(EngineError) -> Launched? {
     let state = entry.snapshot
     switch state.record.state.status {
     case .paused where !request.isAttached:
       throw EngineError(.conflict, "cannot start a paused container, try unpause instead")
+    case .restarting where isPolicy: break
+    case _ where isPolicy: return nil
     case .running, .paused, .restarting: return request.isAttached ? try await join(entry, request.streams, call) : nil
     case .removing, .dead:
       throw EngineError(.conflict, "container \(entry.id) is marked for removal and cannot be started")
     case .created, .exited: break
     }
     guard table[entry.id] != nil else { throw EngineError(.notFound, "No such container: \(request.container)") }
+    if !isPolicy {
+      entry.update { state in
+        state.record.state.restartCount = 0
+        state.restartDelay = 0
+      }
+    }
     let steps = StartSteps()
     var mark = steps.begin
     try await Storage.write(StoredState(.starting, state.record), entry.id, call)

@@ -9,6 +9,7 @@ extension Lifecycle {
     let wanted = try request.signal.map { (text) throws(EngineError) in try Signals.parse(text) }
     // Waits for a start that is under way; the lock is not held while waiting for the end, which takes it.
     let session = try await entry.lock.withLock { () async throws(EngineError) -> Session? in
+      if await giveUp(entry, byUser: true) { return nil }
       let state = entry.snapshot
       guard state.record.state.status.hasProcesses else { return nil }
       let own = state.record.stopSignal
@@ -38,7 +39,9 @@ extension Lifecycle {
       throw EngineError(
         .conflict, "cannot kill container: \(request.container): container \(entry.id) is not running")
     }
-    if number == SIGKILL { entry.update { $0.record.state.wasStoppedByUser = true } }
+    let own = entry.record.stopSignal
+    let stop = own.isEmpty ? SIGTERM : try Signals.parse(own)
+    if number == SIGKILL || number == stop { entry.update { $0.record.state.wasStoppedByUser = true } }
     try await signal(entry, number, call)
     FaultPoint.reach("containers.kill.signalled")
     return Done()

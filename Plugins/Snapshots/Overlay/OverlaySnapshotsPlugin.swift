@@ -53,6 +53,11 @@ public final class OverlaySnapshotsPlugin: Plugin {
       try Usage.bytes(beneath: "\(self.containers.directory(request.container))/upper")
     }
     try registrar.answerAsDriver(SnapshotExport.self) { request, _ throws(EngineError) in try self.export(request) }
+    try registrar.answerAsDriver(SnapshotDifferences.self) { request, _ throws(EngineError) in
+      let trees = request.layers.reversed().map { self.layers.tree($0) }
+      return try Differences.list(
+        upper: "\(self.containers.directory(request.container))/upper", lower: trees, ignored: Set(request.ignored))
+    }
     try registrar.answerAsPlugin(PluginCheck.self) { request, _ throws(EngineError) in try self.check(request) }
   }
 

@@ -182,6 +182,55 @@ public struct ContainerTop: Request {
   }
 }
 
+/// Changes limits and the restart policy, also while it runs. The reply holds warnings.
+public struct ContainerUpdate: Request {
+  public static let name = "container.update"
+  public typealias Reply = [String]
+  public var container: String
+  /// What is 0 or empty stays as it is.
+  public var limits: ResourceLimits
+  /// Nil leaves it as it is.
+  public var restart: ContainerConfiguration.Restart?
+
+  public init(container: String, limits: ResourceLimits, restart: ContainerConfiguration.Restart?) {
+    self.container = container
+    self.limits = limits
+    self.restart = restart
+  }
+}
+
+/// What a container has used so far, all counted from its start; nothing for one that does not run.
+public struct ContainerStatistics: Request {
+  public static let name = "container.statistics"
+  public struct Reply: Codable, Sendable, Equatable {
+    public var usage: ResourceUsage
+    /// Bytes over all interfaces of its own but `lo`.
+    public var received: UInt64
+    public var sent: UInt64
+    /// Nanoseconds of CLOCK_MONOTONIC when this was read.
+    public var time: UInt64
+
+    public init(usage: ResourceUsage, received: UInt64, sent: UInt64, time: UInt64) {
+      self.usage = usage
+      self.received = received
+      self.sent = sent
+      self.time = time
+    }
+  }
+  public var container: String
+
+  public init(container: String) { self.container = container }
+}
+
+/// What is different in a container's file system from its image's, in the order of the paths.
+public struct ContainerDifferences: Request {
+  public static let name = "container.differences"
+  public typealias Reply = [FileDifference]
+  public var container: String
+
+  public init(container: String) { self.container = container }
+}
+
 /// Removes a container with its writable layer, log and, with `removesVolumes`, its anonymous volumes.
 public struct ContainerRemove: Request {
   public static let name = "container.remove"

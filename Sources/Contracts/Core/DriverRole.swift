@@ -25,7 +25,7 @@ public struct DriverRole: Sendable {
     name: "snapshot",
     requests: [
       SnapshotApply.self, SnapshotRemoveLayers.self, SnapshotLayers.self, SnapshotMount.self, SnapshotRemove.self,
-      SnapshotUsage.self, SnapshotSync.self, SnapshotExport.self,
+      SnapshotUsage.self, SnapshotSync.self, SnapshotExport.self, SnapshotDifferences.self,
     ], streams: [])
 
   public static let all = [volume, network, log, snapshot]

@@ -113,6 +113,40 @@ public struct SnapshotExport: Request {
   }
 }
 
+/// One file that a container's file system has, lacks or has otherwise than its image.
+public struct FileDifference: Codable, Sendable, Equatable {
+  public enum Kind: String, Codable, Sendable {
+    case added = "A"
+    case changed = "C"
+    case deleted = "D"
+  }
+  public var kind: Kind
+  /// Absolute, in the container.
+  public var path: String
+
+  public init(kind: Kind, path: String) {
+    self.kind = kind
+    self.path = path
+  }
+}
+
+/// What is in a container's writable layer, in the order of the paths.
+public struct SnapshotDifferences: Request {
+  public static let name = "snapshot.differences"
+  public typealias Reply = [FileDifference]
+  public var container: ObjectID
+  /// Chain IDs, lowest first.
+  public var layers: [Digest]
+  /// Files and directories that the engine makes for its mounts; they are not told where the image has none.
+  public var ignored: [String]
+
+  public init(container: ObjectID, layers: [Digest], ignored: [String]) {
+    self.container = container
+    self.layers = layers
+    self.ignored = ignored
+  }
+}
+
 /// The bytes in a container's writable layer.
 public struct SnapshotUsage: Request {
   public static let name = "snapshot.usage"

@@ -22,7 +22,7 @@ enum ContainerFlags {
       CommandTrace.flag,
       .string("cidfile", nil, "Write the container ID to the file"),
       .boolean("rm", nil, "Automatically remove the container and its associated anonymous volumes when it exits"),
-      .string("restart", nil, "Restart policy to apply when a container exits; only \"no\" for now (default \"no\")"),
+      .string("restart", nil, "Restart policy to apply when a container exits (default \"no\")"),
       .string(
         "pull", nil, "Pull image before running (\"always\", \"missing\", \"never\") (default \"missing\")"),
       .string("platform", nil, "Set platform; only this machine's for now"),
@@ -90,6 +90,17 @@ enum ContainerFlags {
         _ = try Ulimit.parse(text)
       },
       .string("shm-size", nil, "Size of /dev/shm", type: "bytes", check: size),
+    ]
+  }
+
+  /// Those that can change while a container runs.
+  static func update() -> [Flag] {
+    let names: Set<String> = [
+      "cpus", "cpu-period", "cpu-quota", "cpu-shares", "cpuset-cpus", "cpuset-mems", "memory", "memory-reservation",
+      "memory-swap", "pids-limit", "blkio-weight",
+    ]
+    return resources().filter { names.contains($0.name) } + [
+      .string("restart", nil, "Restart policy to apply when a container exits")
     ]
   }
 

@@ -9,6 +9,8 @@ struct ContainerRequest {
   var configuration: ContainerConfiguration
   /// What to tell the user beside the engine's own warnings.
   var warnings: [String] = []
+  /// What is not named stays as it is, so that no limit can be missing for another one.
+  var isUpdate = false
 
   /// What the flags are read beside: the client's own surroundings.
   struct Surroundings {
@@ -41,6 +43,13 @@ struct ContainerRequest {
     try readNetwork(options)
     try readSecurity(options, surroundings)
     try readPolicies(options)
+  }
+
+  /// The limits of `update`.
+  init(updating options: Options, surroundings: Surroundings = .real) throws(EngineError) {
+    configuration = ContainerConfiguration(image: "")
+    isUpdate = true
+    try readResources(options, surroundings)
   }
 
   /// A digest or a (part of a) hexadecimal ID cannot be told from a name; only the long form has its own grammar.
@@ -170,17 +179,9 @@ struct ContainerRequest {
 
   private mutating func readPolicies(_ options: Options) throws(EngineError) {
     configuration.removesItself = options.boolean("rm")
-    if let restart = options.string("restart"), !restart.isEmpty, restart != "no" {
-      guard !configuration.removesItself else {
-        throw EngineError(.invalidArgument, "conflicting options: cannot specify both --restart and --rm")
-      }
-      let policy = restart.split(separator: ":", maxSplits: 1).first.map(String.init) ?? ""
-      throw ["on-failure", "always", "unless-stopped"].contains(policy)
-        ? EngineError(.unsupported, "restart policies are not supported yet: leave --restart \(restart) out")
-        : EngineError(
-          .invalidArgument,
-          "invalid restart policy: unknown policy '\(policy)'; use one of 'no', 'always', 'on-failure', or "
-            + "'unless-stopped'")
+    configuration.restart = try RestartPolicy.parse(options.string("restart") ?? "")
+    guard configuration.restart == .no || !configuration.removesItself else {
+      throw EngineError(.invalidArgument, "conflicting options: cannot specify both --restart and --rm")
     }
     configuration.logDriver = options.string("log-driver")
     configuration.logOptions = KeyValues.dictionary(options.list("log-opt"))

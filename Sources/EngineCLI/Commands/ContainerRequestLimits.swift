@@ -79,7 +79,7 @@ extension ContainerRequest {
     guard limits.memory == 0 || limits.memory >= Self.minimumMemory else {
       throw EngineError(.invalidArgument, "Minimum memory limit allowed is 6MB")
     }
-    guard limits.memorySwap <= 0 || limits.memory > 0 else {
+    guard isUpdate || limits.memorySwap <= 0 || limits.memory > 0 else {
       throw EngineError(
         .invalidArgument, "You should always set the Memory limit when using Memoryswap limit, see usage")
     }

@@ -38,7 +38,33 @@ enum LifecycleCommands {
     Command(
       "top", "container top", usage: "CONTAINER [ps OPTIONS]", summary: "Display the running processes of a container",
       arguments: .atLeast(1), isInterspersed: false, run: top),
+    Command(
+      "update", "container update", usage: "[OPTIONS] CONTAINER [CONTAINER...]",
+      summary: "Update configuration of one or more containers", arguments: .atLeast(1),
+      flags: ContainerFlags.update, run: update),
+    Command(
+      "diff", "container diff", usage: "CONTAINER",
+      summary: "Inspect changes to files or directories on a container's filesystem", arguments: .exactly(1),
+      run: { invocation in
+        var client = try Engine.connect(invocation.global)
+        let found = try client.request(ContainerDifferences(container: invocation.arguments[0]))
+        Console.out(found.map { "\($0.kind.rawValue) \($0.path)\n" }.joined())
+        return 0
+      }),
   ]
+
+  private static func update(_ invocation: borrowing Invocation) throws -> Int32 {
+    let options = invocation.options
+    guard ContainerFlags.update().contains(where: { options.isSet($0.name) }) else {
+      throw Failure("you must provide one or more flags when using this command")
+    }
+    let request = try ContainerRequest(updating: options)
+    let limits = request.configuration.limits
+    let restart = try options.string("restart").map { (text) throws(EngineError) in try RestartPolicy.parse(text) }
+    return try ContainerCommands.forEach(invocation) { name in
+      ContainerUpdate(container: name, limits: limits, restart: restart)
+    }
+  }
 
   private static func rename(_ invocation: borrowing Invocation) throws -> Int32 {
     var client = try Engine.connect(invocation.global)
