@@ -49,9 +49,10 @@ final class FakeServer: Sendable {
   let port: UInt16
   private let listener: Descriptor
   private let handler: Handler
+  private let hangsUpOnTLS: Bool
   private let log = Mutex<[Request]>([])
 
-  init(_ handler: @escaping Handler) throws {
+  init(hangsUpOnTLS: Bool = false, _ handler: @escaping Handler) throws {
     signal(SIGPIPE, SIG_IGN)
     let number = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
     listener = Descriptor(adopting: number)
@@ -68,6 +69,7 @@ final class FakeServer: Sendable {
     try #require(bound)
     port = UInt16(bigEndian: address.sin_port)
     self.handler = handler
+    self.hangsUpOnTLS = hangsUpOnTLS
     let listener = listener
     _ = Thread.start { [weak self] in
       while true {
@@ -95,7 +97,7 @@ final class FakeServer: Sendable {
   private func serve(_ connection: Int32) -> Bool {
     guard var request = Self.read(connection) else {
       // What a server of plain HTTP says to the first bytes of TLS.
-      send(connection, Array("HTTP/1.0 400 Bad Request\r\n\r\n".utf8))
+      if !hangsUpOnTLS { send(connection, Array("HTTP/1.0 400 Bad Request\r\n\r\n".utf8)) }
       return false
     }
     log.withLock { log in

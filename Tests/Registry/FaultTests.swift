@@ -397,6 +397,14 @@ import Testing
     }
   }
 
+  @Test func plainHTTPIsFoundAlsoWhereTLSIsMetWithSilence() async throws {
+    let server = try FakeServer(hangsUpOnTLS: true) { _ in Reply(200, [], Array(Self.manifestText.utf8)) }
+    try await withHarness { harness in
+      let found = try await manifest(harness, server)
+      #expect(found.content == Self.manifestText)
+    }
+  }
+
   @Test func listsThatHaveNoEndAreLeft() async throws {
     let server = try FakeServer { request in
       request.target.contains("last=c")
