@@ -29,8 +29,8 @@ final class FakeServer: Sendable {
     var cutAfter: Int?
     /// A pause in microseconds before each byte of the body.
     var pausePerByte: UInt32 = 0
-    /// Sends the body over and over.
-    var isEndless = false
+    /// How many times the body is sent.
+    var repeats = 1
     /// Says nothing at all and keeps the connection.
     var isSilent = false
 
@@ -51,6 +51,8 @@ final class FakeServer: Sendable {
   private let handler: Handler
   private let hangsUpOnTLS: Bool
   private let log = Mutex<[Request]>([])
+  /// Bytes that went into connections.
+  let sent = Mutex(0)
 
   init(hangsUpOnTLS: Bool = false, _ handler: @escaping Handler) throws {
     signal(SIGPIPE, SIG_IGN)
@@ -116,7 +118,7 @@ final class FakeServer: Sendable {
     guard send(connection, Array("\(head)\r\n".utf8)) else { return false }
     if request.method == "HEAD" { return true }
     let body = reply.cutAfter.map { Array(reply.body.prefix($0)) } ?? reply.body
-    repeat {
+    for _ in 0..<reply.repeats {
       if reply.pausePerByte > 0 {
         for byte in body {
           usleep(reply.pausePerByte)
@@ -125,7 +127,7 @@ final class FakeServer: Sendable {
       } else {
         guard send(connection, body) else { return false }
       }
-    } while reply.isEndless
+    }
     return reply.cutAfter == nil && reply.length != nil
   }
 
@@ -136,7 +138,9 @@ final class FakeServer: Sendable {
 
   @discardableResult
   private func send(_ connection: Int32, _ bytes: [UInt8]) -> Bool {
-    (try? Files.writeAll(connection, bytes)) != nil
+    guard (try? Files.writeAll(connection, bytes)) != nil else { return false }
+    sent.withLock { $0 += bytes.count }
+    return true
   }
 
   private static func read(_ connection: Int32) -> Request? {
