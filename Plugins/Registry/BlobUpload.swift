@@ -38,7 +38,8 @@ struct BlobUpload: Sendable {
       } catch {
         // Half an upload is not gone on with: the registry may have kept any part of it.
         guard error.code == .unavailable, attempt < client.configuration.retries, !Task.isCancelled else {
-          throw error.code == .cancelled ? error : EngineError(error.code, "cannot push \(name)", because: error)
+          if error.code == .cancelled || error.code == .permissionDenied { throw error }
+          throw EngineError(error.code, "cannot push \(name)", because: error)
         }
         await client.timekeeper.sleep(client.configuration.retryPause * (1 << min(attempt, 6)))
         attempt += 1

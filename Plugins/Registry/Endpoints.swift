@@ -20,8 +20,13 @@ struct Endpoint: Hashable, Sendable {
 final class Endpoints: Sendable {
   private let configuration: RegistryConfiguration
   private let transport: Transport
+  private struct Memory {
+    let scheme: WebAddress.Scheme
+    let until: ContinuousClock.Instant
+  }
+
   /// How a registry that may be spoken to over plain HTTP was reached last.
-  private let schemes = Mutex<[String: WebAddress.Scheme]>([:])
+  private let memory = Mutex<[String: Memory]>([:])
 
   init(_ configuration: RegistryConfiguration, _ transport: Transport) {
     self.configuration = configuration
@@ -48,18 +53,24 @@ final class Endpoints: Sendable {
     let isOpen =
       configuration.isInsecure(host: host, port: port ?? 443) && !transport.hasAuthorities(host, port ?? 443)
     var schemes: [WebAddress.Scheme] = [.https]
-    if isOpen { schemes = self.schemes.withLock { $0[registry] } == .http ? [.http, .https] : [.https, .http] }
+    if isOpen {
+      let known = memory.withLock { $0[registry] }.flatMap { $0.until > .now ? $0.scheme : nil }
+      schemes = known.map { [$0] } ?? [.https, .http]
+    }
     return found
       + schemes.map {
         Endpoint(base: WebAddress(scheme: $0, host: host, port: port, target: "/"), isMirror: false)
       }
   }
 
+  /// An endpoint has answered: for a while there is no need to look how else the registry could be reached.
   func remember(_ endpoint: Endpoint, for registry: String) {
     guard !endpoint.isMirror else { return }
-    schemes.withLock { schemes in
-      if schemes.count > 1000 { schemes = [:] }
-      schemes[registry] = endpoint.base.scheme
+    memory.withLock { memory in
+      if memory.count > 1000 { memory = [:] }
+      memory[registry] = Memory(scheme: endpoint.base.scheme, until: .now + .seconds(300))
     }
   }
+
+  func forget(_ registry: String) { memory.withLock { $0[registry] = nil } }
 }

@@ -78,9 +78,10 @@ final class RegistryClient: Sendable {
         endpoints.remember(endpoint, for: exchange.registry)
         return value
       } catch {
-        // The last word is the most telling one, except that plain HTTP explains nothing where TLS is what there is.
+        // The last word is the most telling one, unless it is only that there was no connection.
         if failure == nil || error.kind != .unreachable { failure = error.error }
         let goesOn = endpoint.isMirror ? error.kind != .cancelled : error.kind == .unreachable
+        if error.kind == .unreachable, !endpoint.isMirror { endpoints.forget(exchange.registry) }
         if !goesOn { throw error.error }
       }
     }
@@ -103,6 +104,10 @@ final class RegistryClient: Sendable {
         }
       } catch {
         if Task.isCancelled { throw .cancellation }
+        if !isLast, !endpoint.isMirror, !watchdog.hasAnswer, error.kind == .transient {
+          // A server of plain HTTP that does not know what to do with TLS.
+          throw Fault(.unreachable, error.error)
+        }
         if error.madeProgress { (attempt, hasProgressed) = (0, true) }
         // What could not be reached at all is not tried again, unless it was there a moment ago.
         let mayPass = error.kind == .transient || (error.kind == .unreachable && hasProgressed)
@@ -143,6 +148,7 @@ final class RegistryClient: Sendable {
       watchdog.restart(limit: exchange.answerLimit ?? configuration.stallTimeout, minimum: 1)
       let response = try await transport.send(
         exchange.method, address, headers: headers, body: exchange.body?(watchdog))
+      watchdog.answered()
       watchdog.restart(limit: configuration.stallTimeout, minimum: configuration.minimumBytes)
       let answer = Answer(response: response, endpoint: endpoint, address: address, watchdog: watchdog)
       switch answer.code {

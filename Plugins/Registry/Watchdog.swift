@@ -18,6 +18,7 @@ final class Watchdog: Sendable {
     var minimum = 1
     var isPaused = false
     var isStopped = false
+    var hasAnswer = false
     var reason: Reason?
     var ticket: Timekeeper.Ticket?
   }
@@ -37,6 +38,11 @@ final class Watchdog: Sendable {
 
   /// Why it bit, if it did.
   var reason: Reason? { state.withLock { $0.reason } }
+
+  /// Whether the server has answered at all.
+  var hasAnswer: Bool { state.withLock { $0.hasAnswer } }
+
+  func answered() { state.withLock { $0.hasAnswer = true } }
 
   /// Bytes got on their way.
   func progress(_ count: Int) { state.withLock { $0.bytes += count } }

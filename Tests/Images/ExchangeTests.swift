@@ -125,7 +125,7 @@ struct ExchangeTests {
     func push(_ reference: String, all: Bool = false) async throws -> [PushedImage] {
       let bus = harness.bus
       lines.withLock { $0 = [] }
-      return try await Task(executorPreference: bus.executor) {
+      return try await Task(executorPreference: bus.executor) { @Sendable in
         try await Call(bus: bus).stream(ImagePush(reference: reference, allTags: all)) { line in
           if line.current == nil { lines.withLock { $0.append(line.status) } }
         }

@@ -29,8 +29,8 @@ final class FakeServer: Sendable {
     var cutAfter: Int?
     /// A pause in microseconds before each byte of the body.
     var pausePerByte: UInt32 = 0
-    /// Sends the body over and over.
-    var isEndless = false
+    /// How many times the body is sent.
+    var repeats = 1
     /// Says nothing at all and keeps the connection.
     var isSilent = false
 
@@ -49,9 +49,12 @@ final class FakeServer: Sendable {
   let port: UInt16
   private let listener: Descriptor
   private let handler: Handler
+  private let hangsUpOnTLS: Bool
   private let log = Mutex<[Request]>([])
+  /// Bytes that went into connections.
+  let sent = Mutex(0)
 
-  init(_ handler: @escaping Handler) throws {
+  init(hangsUpOnTLS: Bool = false, _ handler: @escaping Handler) throws {
     signal(SIGPIPE, SIG_IGN)
     let number = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
     listener = Descriptor(adopting: number)
@@ -68,6 +71,7 @@ final class FakeServer: Sendable {
     try #require(bound)
     port = UInt16(bigEndian: address.sin_port)
     self.handler = handler
+    self.hangsUpOnTLS = hangsUpOnTLS
     let listener = listener
     _ = Thread.start { [weak self] in
       while true {
@@ -95,7 +99,7 @@ final class FakeServer: Sendable {
   private func serve(_ connection: Int32) -> Bool {
     guard var request = Self.read(connection) else {
       // What a server of plain HTTP says to the first bytes of TLS.
-      send(connection, Array("HTTP/1.0 400 Bad Request\r\n\r\n".utf8))
+      if !hangsUpOnTLS { send(connection, Array("HTTP/1.0 400 Bad Request\r\n\r\n".utf8)) }
       return false
     }
     log.withLock { log in
@@ -114,7 +118,7 @@ final class FakeServer: Sendable {
     guard send(connection, Array("\(head)\r\n".utf8)) else { return false }
     if request.method == "HEAD" { return true }
     let body = reply.cutAfter.map { Array(reply.body.prefix($0)) } ?? reply.body
-    repeat {
+    for _ in 0..<reply.repeats {
       if reply.pausePerByte > 0 {
         for byte in body {
           usleep(reply.pausePerByte)
@@ -123,7 +127,7 @@ final class FakeServer: Sendable {
       } else {
         guard send(connection, body) else { return false }
       }
-    } while reply.isEndless
+    }
     return reply.cutAfter == nil && reply.length != nil
   }
 
@@ -134,7 +138,9 @@ final class FakeServer: Sendable {
 
   @discardableResult
   private func send(_ connection: Int32, _ bytes: [UInt8]) -> Bool {
-    (try? Files.writeAll(connection, bytes)) != nil
+    guard (try? Files.writeAll(connection, bytes)) != nil else { return false }
+    sent.withLock { $0 += bytes.count }
+    return true
   }
 
   private static func read(_ connection: Int32) -> Request? {

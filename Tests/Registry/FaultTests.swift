@@ -89,7 +89,7 @@ import Testing
     let server = try FakeServer { _ in
       var reply = Reply(200, [], Self.blob)
       reply.length = length
-      reply.isEndless = isEndless
+      if isEndless { reply.repeats = .max }
       return reply
     }
     try await withHarness { harness in
@@ -129,7 +129,7 @@ import Testing
       reply.pausePerByte = 100_000
       return reply
     }
-    try await withHarness({ ($0.stallTimeout, $0.retries) = (.milliseconds(400), 1) }) { harness in
+    try await withHarness({ ($0.stallTimeout, $0.retries) = (.seconds(1), 1) }) { harness in
       let (_, result) = await harness.blob(repository(server), try digest(Self.blob), size: Self.blob.count)
       #expect(result.error?.code == .unavailable && server.requests.count == 2, "\(result)")
       #expect(result.error?.description.contains("stopped sending") == true, "\(result)")
@@ -140,13 +140,13 @@ import Testing
 
   @Test func aReaderThatIsSlowIsWaitedFor() async throws {
     let server = try FakeServer(Self.part)
-    try await withHarness({ ($0.stallTimeout, $0.retries) = (.milliseconds(200), 0) }) { harness in
+    try await withHarness({ ($0.stallTimeout, $0.retries) = (.seconds(3), 0) }) { harness in
       var ends: [Int32] = [0, 0]
       try #require(pipe2(&ends, O_CLOEXEC) == 0)
       let output = ends[0]
       let read = Once<[UInt8]>()
       _ = Thread.start {
-        usleep(1_000_000)  // several times the limit
+        usleep(7_000_000)  // twice the limit
         read.resolve((try? Files.readAll(output)) ?? [])
         close(output)
       }
@@ -157,6 +157,47 @@ import Testing
       _ = try await harness.ask(request.withLock { $0.take() }!)
       let bytes = await read.value
       #expect(try isSame(bytes, Self.blob) && server.requests.count == 1)
+    }
+  }
+
+  @Test func noMoreIsFetchedThanIsRead() async throws {
+    let part = [UInt8](repeating: 7, count: 1 << 20)
+    let server = try FakeServer { _ in
+      var reply = Reply(200, [], part)
+      (reply.repeats, reply.length) = (64, 64 << 20)
+      return reply
+    }
+    try await withHarness { harness in
+      var ends: [Int32] = [0, 0]
+      try #require(pipe2(&ends, O_CLOEXEC) == 0)
+      let output = ends[0]
+      let mayRead = Once<Void>()
+      let count = Once<Int>()
+      let reader = Task {
+        await mayRead.value
+        _ = Thread.start {
+          count.resolve(((try? Files.readAll(output, limit: 1 << 30)) ?? []).count)
+          close(output)
+        }
+      }
+      let request = Mutex<RegistryBlobGet?>(
+        RegistryBlobGet(
+          repository: repository(server), digest: try digest(part), size: 64 << 20, offset: 0,
+          sink: Descriptor(adopting: ends[1])))
+      async let reply = harness.ask(request.withLock { $0.take() }!)
+      // The server sends until the buffers of the two sockets and of the pipe are full, and then no more.
+      var before = -1
+      for _ in 0..<200 {
+        try await Task.sleep(for: .milliseconds(300))
+        let now = server.sent.withLock { $0 }
+        if now > 0, now == before { break }
+        before = now
+      }
+      #expect(before > 0 && before < 32 << 20, "\(before) bytes were sent and nobody reads")
+      mayRead.resolve(())
+      #expect(try await reply == 64 << 20)
+      #expect(await count.value == 64 << 20)
+      await reader.value
     }
   }
 
@@ -243,7 +284,7 @@ import Testing
   ])
   func redirectsAreBounded(location: String, says: String) async throws {
     let server = try FakeServer { _ in Reply(302, [("Location", location)]) }
-    try await withHarness({ ($0.retries, $0.connectTimeout) = (0, .milliseconds(300)) }) { harness in
+    try await withHarness({ ($0.retries, $0.connectTimeout) = (0, .seconds(3)) }) { harness in
       let error = await failure { () async throws(EngineError) in try await manifest(harness, server) }
       #expect(says.isEmpty || error.description.contains(says), "\(error)")
     }
@@ -294,7 +335,7 @@ import Testing
   func gigantesAreNotReadWhole(isEndless: Bool) async throws {
     let server = try FakeServer { _ in
       var reply = Reply(200, [], [UInt8](repeating: 0x20, count: isEndless ? 100_000 : 5 << 20))
-      reply.isEndless = isEndless
+      if isEndless { reply.repeats = .max }
       if isEndless { reply.length = nil }
       return reply
     }
@@ -394,6 +435,14 @@ import Testing
       #expect(proxy.requests.map(\.target) == ["registry.test:443", "registry.test:80", "/v2/a/b/manifests/1"])
       #expect(proxy.requests[0].headers["proxy-authorization"] == nil)
       #expect(proxy.requests[1].headers["proxy-authorization"] == "Basic \(Base64.encode("me:pw".utf8))")
+    }
+  }
+
+  @Test func plainHTTPIsFoundAlsoWhereTLSIsMetWithSilence() async throws {
+    let server = try FakeServer(hangsUpOnTLS: true) { _ in Reply(200, [], Array(Self.manifestText.utf8)) }
+    try await withHarness { harness in
+      let found = try await manifest(harness, server)
+      #expect(found.content == Self.manifestText)
     }
   }
 

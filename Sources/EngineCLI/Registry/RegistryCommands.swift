@@ -8,7 +8,7 @@ enum RegistryCommands {
   static let all: [Command] = [
     Command(
       "login", usage: "[OPTIONS] [SERVER]",
-      summary: "Authenticate to a registry.\nDefaults to Docker Hub if no server is specified.", arguments: 0...1,
+      summary: "Authenticate to a registry, Docker Hub if no server is named", arguments: 0...1,
       flags: {
         [
           .string("password", "p", "Password or Personal Access Token (PAT)"),
@@ -18,7 +18,7 @@ enum RegistryCommands {
       }, run: login),
     Command(
       "logout", usage: "[SERVER]",
-      summary: "Log out from a registry.\nIf no server is specified, the default is Docker Hub.", arguments: 0...1,
+      summary: "Log out from a registry, Docker Hub if no server is named", arguments: 0...1,
       run: logout),
     Command(
       "search", usage: "[OPTIONS] TERM", summary: "Search a registry for images", arguments: .exactly(1),
