@@ -173,7 +173,9 @@ final class ArchiveSpool {
   func document(_ name: String) throws(EngineError) -> [UInt8] {
     if let layout {
       do throws(SystemCallError) {
-        return try Files.readAll(try attemptOpen(name, layout).number, subject: name, limit: Self.documentLimit)
+        let file = try attemptOpen(name, layout)
+        defer { withExtendedLifetime(file) {} }
+        return try Files.readAll(file.number, subject: name, limit: Self.documentLimit)
       } catch {
         throw error.number == EFBIG
           ? refusal(name, "it is larger than \(Self.documentLimit >> 20) MiB")

@@ -118,35 +118,45 @@ struct ExchangeTests {
     await #expect(throws: EngineError.self) { try await other.loading(try open(path)) }
   }
 
+  private final class Lines: Sendable {
+    private let lines = Mutex<[String]>([])
+
+    var all: [String] { lines.withLock { $0 } }
+    func set(_ new: [String]) { lines.withLock { $0 = new } }
+    func add(_ line: String) { lines.withLock { $0.append(line) } }
+  }
+
+  private static func push(
+    _ bus: Bus, _ lines: Lines, _ reference: String, all: Bool = false
+  ) async throws -> [PushedImage] {
+    lines.set([])
+    return try await Task(executorPreference: bus.executor) {
+      try await Call(bus: bus).stream(ImagePush(reference: reference, allTags: all)) { line in
+        if line.current == nil { lines.add(line.status) }
+      }
+    }.value
+  }
+
   @Test func pushesOnceAndMountsAcrossRepositories() async throws {
     let (harness, registry) = try await make()
     let id = try await harness.importing(try memory(OverlayTests.base().finished), "reg.example/a/one:v1")
-    let lines = Mutex<[String]>([])
-    func push(_ reference: String, all: Bool = false) async throws -> [PushedImage] {
-      let bus = harness.bus
-      lines.withLock { $0 = [] }
-      return try await Task(executorPreference: bus.executor) { @Sendable in
-        try await Call(bus: bus).stream(ImagePush(reference: reference, allTags: all)) { line in
-          if line.current == nil { lines.withLock { $0.append(line.status) } }
-        }
-      }.value
-    }
-    let first = try await push("reg.example/a/one:v1")
+    let lines = Lines()
+    let first = try await Self.push(harness.bus, lines, "reg.example/a/one:v1")
     #expect(
-      lines.withLock { $0 } == [
+      lines.all == [
         "The push refers to repository [reg.example/a/one]", "Preparing", "Pushed",
         "v1: digest: \(first[0].digest) size: \(first[0].size)",
       ])
     #expect(try await harness.resolve("reg.example/a/one:v1").repositoryDigests == ["reg.example/a/one@\(first[0].digest)"])
-    _ = try await push("reg.example/a/one:v1")
-    #expect(lines.withLock { $0.contains("Layer already exists") })
+    _ = try await Self.push(harness.bus, lines, "reg.example/a/one:v1")
+    #expect(lines.all.contains("Layer already exists"))
     for name in ["reg.example/b/two:x", "reg.example/b/two:y"] {
       _ = try await harness.bus.request(ImageTag(source: "reg.example/a/one:v1", target: name))
     }
-    let all = try await push("reg.example/b/two", all: true)
+    let all = try await Self.push(harness.bus, lines, "reg.example/b/two", all: true)
     #expect(all.map(\.tag) == ["x", "y"] && all.allSatisfy { $0.digest == first[0].digest })
-    #expect(lines.withLock { $0.contains("Mounted from a/one") })
-    let error = await #expect(throws: EngineError.self) { try await push("reg.example/none:v1") }
+    #expect(lines.all.contains("Mounted from a/one"))
+    let error = await #expect(throws: EngineError.self) { try await Self.push(harness.bus, lines, "reg.example/none:v1") }
     #expect(error?.message == "An image does not exist locally with the tag: reg.example/none:v1")
     #expect(try await harness.resolve("reg.example/b/two:y").id == id)
     // What was pushed can be pulled as it is.

@@ -68,10 +68,10 @@ extension Lifecycle {
   func statistics(_ request: ContainerStatistics, _ call: Call) async throws(EngineError) -> ContainerStatistics.Reply {
     let entry = try table.find(request.container)
     let none = ResourceUsage(cpuNanoseconds: 0, memory: 0, memoryLimit: 0, pids: 0, oomKills: 0)
-    var reply = ContainerStatistics.Reply(usage: none, received: 0, sent: 0, time: StepClock.now)
+    var reply = ContainerStatistics.Reply(usage: none, received: 0, sent: 0, time: UInt64(MonotonicClock.now))
     guard entry.isRunning else { return reply }
     reply.usage = try await call.request(ResourceRead(container: entry.id))
-    reply.time = StepClock.now
+    reply.time = UInt64(MonotonicClock.now)
     if NetworkMode(entry.record.configuration) != .host {
       (reply.received, reply.sent) = Self.traffic(of: entry.pid)
     }
