@@ -82,7 +82,7 @@ enum Micro {
     return Figure(name: "request over the wire", samples: samples.sorted())
   }
 
-  /// A container's record as JSON, there and back: what `ps` does for each of its lines.
+  /// A container as JSON, there and back: what is stored and inspected, and what `ps` does for each of its lines.
   static func coding() throws -> [Figure] {
     var configuration = ContainerConfiguration(image: "bench")
     configuration.environment = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
@@ -92,20 +92,24 @@ enum Micro {
       layers: [digest], path: "sleep", arguments: ["1000"], environment: configuration.environment,
       workingDirectory: "/", user: "", exposedPorts: [], stopSignal: "", imageLabels: [:], mounts: [], mountPoints: [],
       log: LogOpen.Reply(path: "/var/lib/engine/logs/container.log", maximumSize: 0, maximumFiles: 1))
+    return try coding("a container's record", record) + coding("a container's summary", ContainerSummary(record))
+  }
+
+  private static func coding<Value: Codable>(_ name: String, _ value: Value) throws -> [Figure] {
     var encoding: [Double] = []
     var decoding: [Double] = []
     for batch in 0..<batches + 5 {
       var bytes: [UInt8] = []
       var begin = MonotonicClock.now
-      for _ in 0..<20 { bytes = try JSON.encode(record) }
+      for _ in 0..<20 { bytes = try JSON.encode(value) }
       if batch >= 5 { encoding.append(Double(MonotonicClock.now - begin) / 20) }
       begin = MonotonicClock.now
-      for _ in 0..<20 { _ = try JSON.decode(ContainerRecord.self, bytes) }
+      for _ in 0..<20 { _ = try JSON.decode(Value.self, bytes) }
       if batch >= 5 { decoding.append(Double(MonotonicClock.now - begin) / 20) }
     }
     return [
-      Figure(name: "encode a container's record", samples: encoding.sorted()),
-      Figure(name: "decode a container's record", samples: decoding.sorted()),
+      Figure(name: "encode \(name)", samples: encoding.sorted()),
+      Figure(name: "decode \(name)", samples: decoding.sorted()),
     ]
   }
 

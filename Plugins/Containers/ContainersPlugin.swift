@@ -80,6 +80,9 @@ public final class ContainersPlugin: Plugin {
       try await lifecycle.logs(request, call, sink)
     }
     try registrar.answer(ContainerList.self) { (request, _) async throws(EngineError) in lifecycle.list(request) }
+    try registrar.answer(ContainerSummaries.self) { (request, _) async throws(EngineError) in
+      lifecycle.list(ContainerList(all: request.all)).map { ContainerSummary($0) }
+    }
     try registrar.answer(ContainerInspect.self) { (request, _) async throws(EngineError) in
       try lifecycle.table.find(request.container).record
     }

@@ -47,6 +47,40 @@ import Testing
     for (ports, expected) in rows { #expect(PortText.text(ports) == expected) }
   }
 
+  /// A list is shown from summaries: every field and every filter sees what it would see of the whole record.
+  @Test func aSummaryShowsWhatTheRecordShows() throws {
+    let record = try #require(
+      Samples.container("a", name: "web") {
+        $0.imageLabels = ["tier": "image", "from": "image"]
+        $0.configuration.exposedPorts = ["9090/tcp"]
+        $0.publishedPorts = [PortBinding(transport: .tcp, hostAddress: "", hostPort: 8080, containerPort: 80)]
+        $0.configuration.networks = [EndpointRequest(network: "front")]
+        $0.mountPoints = [
+          MountPoint(
+            kind: .volume, volume: "data", source: "/v", target: "/data", driver: "local", isReadOnly: false,
+            propagation: "")
+        ]
+      })
+    var unattached = record
+    unattached.endpoints = []
+    for record in [record, unattached] {
+      let shown = ContainerSummary(record).record
+      let format = OutputFormat.json
+      #expect(
+        try ContainerListing.make([shown], now: Samples.now).text(format)
+          == ContainerListing.make([record], now: Samples.now).text(format))
+      for filter in [
+        "label=tier=web", "label=from=image", "publish=80", "expose=9090", "volume=data", "volume=/data",
+        "network=front", "network=bridge", "status=running", "name=web", "id=aaaa",
+      ] {
+        let filter = try ContainerFilter([filter])
+        #expect(
+          try filter.apply(to: [shown], all: [shown], images: []).count
+            == filter.apply(to: [record], all: [record], images: []).count)
+      }
+    }
+  }
+
   @Test func theTableOfContainersIsDockers() throws {
     let web = try #require(
       Samples.container("a", name: "web") {

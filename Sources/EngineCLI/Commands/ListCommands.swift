@@ -46,7 +46,7 @@ enum ListCommands {
     let needsImages = options.boolean("size") || options.list("filter").contains { $0.hasPrefix("ancestor=") }
 
     var client = try Engine.connect(invocation.global)
-    let every = try client.request(ContainerList(all: needsAll))
+    let every = try client.request(ContainerSummaries(all: needsAll)).map(\.record)
     let images = needsImages ? try client.request(ImageList()) : []
     var containers = every
     if !asksForAll { containers.removeAll { !isShownByDefault($0.state.status) } }
