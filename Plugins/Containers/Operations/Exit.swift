@@ -49,6 +49,10 @@ extension Lifecycle {
       state.record.state.restartCount += 1
       return true
     }
+    if ended.state.wasKilledForMemory { await tell("oom", record) }
+    await tell("disconnect", record.endpoints, of: record)
+    let seconds = max(0, status.finished.nanoseconds - record.state.started.nanoseconds) / 1_000_000_000
+    await tell("die", record, ["exitCode": "\(status.code)", "execDuration": "\(seconds)"])
     if record.configuration.removesItself && !state.isRestarting {
       do throws(EngineError) {
         try await destroy(entry, removesVolumes: true, call)

@@ -103,6 +103,8 @@ extension Lifecycle {
       state.startingSession = nil
       state.timings = steps
     }
+    await tell("connect", endpoints, of: record)
+    await tell("start", record)
     return Launched(
       session: session, client: client,
       warnings: (network?.warnings ?? []) + local.resources.warnings + started.warnings)

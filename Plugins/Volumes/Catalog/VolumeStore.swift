@@ -99,6 +99,7 @@ final class VolumeStore: Sendable {
       }
       FaultPoint.reach("volumes.create.recorded")
       state.withLock { $0.volumes[name] = volume }
+      await tell("create", volume)
       return (volume, true)
     }
   }
@@ -167,5 +168,11 @@ final class VolumeStore: Sendable {
     }
     state.withLock { $0.volumes[volume.name] = nil }
     FaultPoint.reach("volumes.remove.removed")
+    await tell("destroy", volume)
+  }
+
+  private func tell(_ action: String, _ volume: Volume) async {
+    await host.bus.publish(
+      EngineEvent(kind: .volume, action: action, object: volume.name, attributes: ["driver": volume.driver]))
   }
 }

@@ -1,7 +1,8 @@
 /// Every command there is.
 enum CommandTable {
   static let commands: [Command] =
-    RunCommands.all + ContainerCommands.all + LifecycleCommands.all + StatisticsCommand.all + PruneCommands.all
+    RunCommands.all + ContainerCommands.all + LifecycleCommands.all + StatisticsCommand.all + EventsCommand.all
+    + PruneCommands.all
     + ListCommands.all
     + InspectCommands.all + ImageCommands.all
     + VolumeCommands.all + NetworkCommands.all + SystemCommands.all
@@ -17,7 +18,7 @@ enum CommandTable {
 
   /// Docker's commands that this engine is to have and has not yet.
   static let later: Set<String> = [
-    "build", "commit", "cp", "events", "export", "history", "login", "logout", "pull", "push", "save", "search",
+    "build", "commit", "cp", "export", "history", "login", "logout", "pull", "push", "save", "search",
     "prune", "df", "connect", "disconnect",
   ]
 
