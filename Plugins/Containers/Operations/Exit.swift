@@ -51,7 +51,7 @@ extension Lifecycle {
     }
     if ended.state.wasKilledForMemory { await tell("oom", record) }
     await tell("disconnect", record.endpoints, of: record)
-    let seconds = max(0, status.finished.nanoseconds - record.state.started.nanoseconds) / 1_000_000_000
+    let seconds = Self.upTime(from: record.state.started, to: status.finished) / 1_000_000_000
     await tell("die", record, ["exitCode": "\(status.code)", "execDuration": "\(seconds)"])
     if record.configuration.removesItself && !state.isRestarting {
       do throws(EngineError) {
