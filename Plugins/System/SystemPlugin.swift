@@ -9,9 +9,12 @@ public final class SystemPlugin: Plugin {
 
   private let instance: Instance
   private let started = Timestamp.now
+  private let history = EventHistory()
+  private let bus: Bus
 
   public init(host: PluginHost) throws(EngineError) {
     instance = host.instance
+    bus = host.bus
   }
 
   public func register(_ registrar: Registrar) throws(EngineError) {
@@ -23,6 +26,24 @@ public final class SystemPlugin: Plugin {
       return Done()
     }
     try registrar.answer(SystemInfo.self) { (_, call) async throws(EngineError) in try await self.info(call) }
+    let history = history
+    bus.subscribe(to: EngineEvent.self) { event in history.append(event) }
+    try registrar.stream(EventWatch.self) { (request, _, sink) async throws(EngineError) in
+      try await self.watch(request, sink)
+    }
+  }
+
+  /// Tells what is remembered and then what comes, until the moment that was named or the client's end.
+  private func watch(_ request: EventWatch, _ sink: Sink<EngineEvent>) async throws(EngineError) -> Done {
+    let (number, past, stream) = history.listen(since: request.since)
+    defer { history.end(number) }
+    if let until = request.until {
+      let left = Duration.nanoseconds(max(0, until.nanoseconds - Timestamp.now.nanoseconds))
+      _ = bus.timekeeper.schedule(after: left) { [history] in history.end(number) }
+    }
+    for event in past where request.until.map({ event.time <= $0 }) ?? true { try await sink.yield(event) }
+    for await event in stream { try await sink.yield(event) }
+    return Done()
   }
 
   private func version() -> SystemVersion.Reply {

@@ -229,4 +229,11 @@ import Testing
   func readsSignals(text: String, number: Int32) throws {
     #expect(try Signals.parse(text) == number)
   }
+
+  @Test func upTimeIsKnownOrNothing() {
+    func at(_ seconds: Int64) -> Timestamp { Timestamp(nanoseconds: seconds * 1_000_000_000) }
+    #expect(Lifecycle.upTime(from: at(10), to: at(25)) == 15_000_000_000)
+    #expect(Lifecycle.upTime(from: at(25), to: at(10)) == 0)
+    #expect(Lifecycle.upTime(from: .never, to: at(10)) == 0)
+  }
 }

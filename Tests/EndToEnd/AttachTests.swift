@@ -27,8 +27,9 @@ extension EndToEnd {
       let second = try TerminalSession(fixture, "attach", "box", rows: 33, columns: 99)
       // Nothing was asked for: the shell draws its prompt anew because the size has changed.
       #expect(second.shows("box>"), "\(second.transcript)")
-      second.type("echo $left $(stty size)\n")
-      #expect(second.shows("behind 33 99\n"), "\(second.transcript)")
+      // The size comes to rest at the client's own.
+      second.type("while [ \"$(stty size)\" != '33 99' ]; do sleep 0.05; done; echo $left again\n")
+      #expect(second.shows("\nbehind again\n"), "\(second.transcript)")
       second.type("exit 6\n")
       #expect(second.status() == 6, "\(second.transcript)")
       let third = try TerminalSession(fixture, "start", "-ai", "box")

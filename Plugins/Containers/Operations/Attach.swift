@@ -42,6 +42,7 @@ extension Lifecycle {
       session.forget(client)
       throw error
     }
+    await tell("attach", state.record)
     return Launched(session: session, client: client, warnings: [])
   }
 

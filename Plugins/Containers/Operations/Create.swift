@@ -75,6 +75,7 @@ extension Lifecycle {
     record = try stored.get()
     entry.update { [record] in $0.record = record }
     if isRun { FaultPoint.reach("containers.run.recorded") } else { FaultPoint.reach("containers.create.recorded") }
+    await tell("create", record)
     return (entry, merged.warnings)
   }
 

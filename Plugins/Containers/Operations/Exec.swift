@@ -19,6 +19,8 @@ extension Lifecycle {
     let exec = ObjectID.random()
     entry.update { $0.execs[exec] = 0 }
     try await sink.yield(.created(exec))
+    let line = request.command.joined(separator: " ")
+    await tell("exec_create: \(line)", entry.record, ["execID": exec.text])
     let message = RuntimeExec(
       container: entry.id, exec: exec, process: process, seccomp: seccomp, streams: request.streams)
     // A process outlives the client that started it, so the runtime is asked in a task that nobody cancels.
@@ -32,6 +34,7 @@ extension Lifecycle {
           case .started(let pid):
             entry.update { if $0.execs[exec] != nil { $0.execs[exec] = pid } }
             await relay.send(.started)
+            await self.tell("exec_start: \(line)", entry.record, ["execID": exec.text])
             if request.isDetached { told.resolve(.started) }
           case .detached:
             await relay.send(.detached)
@@ -40,6 +43,9 @@ extension Lifecycle {
         }
       }
       entry.update { _ = $0.execs.removeValue(forKey: exec) }
+      if case .success(let status) = result {
+        await self.tell("exec_die", entry.record, ["execID": exec.text, "exitCode": "\(status.code)"])
+      }
       ended.resolve(result)
       if case .failure(let error) = result { told.resolve(.failed(error)) } else { told.resolve(.ended) }
     }

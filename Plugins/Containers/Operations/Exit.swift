@@ -49,6 +49,10 @@ extension Lifecycle {
       state.record.state.restartCount += 1
       return true
     }
+    if ended.state.wasKilledForMemory { await tell("oom", record) }
+    await tell("disconnect", record.endpoints, of: record)
+    let seconds = Self.upTime(from: record.state.started, to: status.finished) / 1_000_000_000
+    await tell("die", record, ["exitCode": "\(status.code)", "execDuration": "\(seconds)"])
     if record.configuration.removesItself && !state.isRestarting {
       do throws(EngineError) {
         try await destroy(entry, removesVolumes: true, call)

@@ -104,6 +104,8 @@ extension Lifecycle {
       state.session = session
       state.startingSession = nil
     }
+    await tell("connect", endpoints, of: record)
+    await tell("start", record)
     return Launched(
       session: session, client: client,
       warnings: (network?.warnings ?? []) + local.resources.warnings + started.warnings)

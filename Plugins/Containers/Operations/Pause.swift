@@ -36,6 +36,7 @@ extension Lifecycle {
     }
     try await Storage.write(StoredState(.running, record), entry.id, call)
     FaultPoint.reach("containers.pause.stored")
+    await tell(isFrozen ? "pause" : "unpause", record)
     return Done()
   }
 }

@@ -118,6 +118,7 @@ extension Lifecycle {
     }
     FaultPoint.reach("containers.remove.forgotten")
     table.remove(id)
+    await tell("destroy", record)
   }
 
   private func fail(_ entry: ContainerEntry, _ error: EngineError) throws(EngineError) {

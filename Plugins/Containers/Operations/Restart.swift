@@ -13,6 +13,7 @@ extension Lifecycle {
       let start = ContainerStart(container: entry.id.text, isAttached: false, streams: StandardStreams())
       _ = try await launchAgain(entry, start, call)
       entry.update { $0.isRestarting = false }
+      await tell("restart", entry.record)
     } catch {
       let isLeft = entry.update { state -> Bool in
         state.isRestarting = false
@@ -45,6 +46,7 @@ extension Lifecycle {
         throw error
       }
       FaultPoint.reach("containers.rename.stored")
+      await tell("rename", entry.record, ["oldName": "/\(former)"])
       return Done()
     }
   }

@@ -21,7 +21,7 @@ extension Lifecycle {
   /// Starts it again after a while, which doubles each time that it does not stay up.
   func bringBack(_ entry: ContainerEntry) {
     let delay = entry.update { state -> UInt64 in
-      let up = state.record.state.finished.nanoseconds - state.record.state.started.nanoseconds
+      let up = Self.upTime(from: state.record.state.started, to: state.record.state.finished)
       let isFirst = state.restartDelay == 0 || up >= Self.steady
       state.restartDelay = isFirst ? Self.firstDelay : min(state.restartDelay * 2, Self.longestDelay)
       return state.restartDelay
@@ -29,6 +29,12 @@ extension Lifecycle {
     _ = bus.timekeeper.schedule(after: .nanoseconds(Int64(delay))) { [self] in
       Task(executorPreference: bus.executor) { await self.startAgain(entry) }
     }
+  }
+
+  /// Nanoseconds that a container ran; 0 where it is not known, for `never` is further away than an integer can tell.
+  static func upTime(from started: Timestamp, to finished: Timestamp) -> Int64 {
+    let (span, overflows) = finished.nanoseconds.subtractingReportingOverflow(started.nanoseconds)
+    return overflows ? 0 : max(0, span)
   }
 
   private func startAgain(_ entry: ContainerEntry) async {

@@ -20,6 +20,7 @@ extension Lifecycle {
       return state.session
     }
     guard let session else { return Done() }
+    let record = entry.record
     let seconds = request.timeout ?? entry.record.configuration.stopTimeout ?? 10
     if seconds < 0 {
       try await settled(session)
@@ -29,6 +30,7 @@ extension Lifecycle {
       FaultPoint.reach("containers.stop.killed")
       try await settled(session)
     }
+    await tell("stop", record)
     return Done()
   }
 
@@ -63,6 +65,7 @@ extension Lifecycle {
     do throws(EngineError) {
       _ = try await call.request(RuntimeSignal(container: entry.id, signal: number))
     } catch  where error.code == .notFound { return }
+    await tell("kill", entry.record, ["signal": "\(number)"])
     // What is to end has to move for it.
     let record = entry.record
     guard record.state.status == .paused else { return }

@@ -28,6 +28,7 @@ extension Lifecycle {
       }
       try await Storage.create(updated, isRun: false, call)
       FaultPoint.reach("containers.update.stored")
+      await tell("update", updated)
       // One that waits for a restart which is no longer wanted.
       if configuration.restart == .no { await giveUp(entry) }
       return []

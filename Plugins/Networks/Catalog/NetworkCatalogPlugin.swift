@@ -28,7 +28,9 @@ public final class NetworkCatalogPlugin: Plugin {
 
   public func register(_ registrar: Registrar) throws(EngineError) {
     try registrar.answer(NetworkCreate.self) { (request, call) async throws(EngineError) in
-      try await self.create(request, call)
+      let definition = try await self.create(request, call)
+      await self.tell("create", definition.id, definition.name, definition.driver)
+      return definition
     }
     try registrar.answer(NetworkList.self) { (_, _) async throws(EngineError) in
       self.state.withLock { $0.definitions.values.sorted { $0.name < $1.name } }
@@ -40,7 +42,10 @@ public final class NetworkCatalogPlugin: Plugin {
       }
     }
     try registrar.answer(NetworkRemove.self) { (request, call) async throws(EngineError) in
-      try await self.remove(request.network, call)
+      let definition = try self.state.withLock { (state) throws(EngineError) in try state.find(request.network) }
+      let id = try await self.remove(request.network, call)
+      await self.tell("destroy", id, definition.name, definition.driver)
+      return id
     }
     try registrar.answer(NetworkAttach.self) { (request, call) async throws(EngineError) in
       try await self.attach(request, call)
@@ -52,6 +57,11 @@ public final class NetworkCatalogPlugin: Plugin {
     try registrar.answerAsPlugin(PluginCheck.self) { (request, call) async throws(EngineError) in
       try await self.check(request, call)
     }
+  }
+
+  private func tell(_ action: String, _ id: ObjectID, _ name: String, _ driver: String) async {
+    await host.bus.publish(
+      EngineEvent(kind: .network, action: action, object: id.text, attributes: ["name": name, "type": driver]))
   }
 
   public func start() async throws(EngineError) {

@@ -105,6 +105,7 @@ final class VolumeStore: Sendable {
       }
       FaultPoint.reach("volumes.create.recorded")
       state.withLock { $0.volumes[name] = volume }
+      await tell("create", volume)
       return (volume, true)
     }
   }
@@ -182,6 +183,12 @@ final class VolumeStore: Sendable {
       state.made.remove(volume.name)
     }
     FaultPoint.reach("volumes.remove.removed")
+    await tell("destroy", volume)
+  }
+
+  private func tell(_ action: String, _ volume: Volume) async {
+    await host.bus.publish(
+      EngineEvent(kind: .volume, action: action, object: volume.name, attributes: ["driver": volume.driver]))
   }
 
   // MARK: Anonymous volumes and their containers

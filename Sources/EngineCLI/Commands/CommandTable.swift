@@ -1,10 +1,10 @@
 /// Every command there is.
 enum CommandTable {
   static let commands: [Command] =
-    RunCommands.all + ContainerCommands.all + LifecycleCommands.all + StatisticsCommand.all + PruneCommands.all
-    + ListCommands.all + InspectCommands.all + ImageCommands.all + TransferCommands.all + RegistryCommands.all
-    + VolumeCommands.all + NetworkCommands.all + SystemCommands.all + ConfigCommands.all + PluginCommands.all
-    + BusCommands.all
+    RunCommands.all + ContainerCommands.all + LifecycleCommands.all + StatisticsCommand.all + EventsCommand.all
+    + PruneCommands.all + ListCommands.all + InspectCommands.all + ImageCommands.all + TransferCommands.all
+    + RegistryCommands.all + VolumeCommands.all + NetworkCommands.all + SystemCommands.all + ConfigCommands.all
+    + PluginCommands.all + BusCommands.all
 
   static let groups: [CommandGroup] = [
     CommandGroup(name: "bus", summary: "Watch the engine's messages"),
@@ -19,7 +19,7 @@ enum CommandTable {
 
   /// Docker's commands that this engine is to have and has not yet.
   static let later: Set<String> = [
-    "build", "commit", "connect", "cp", "df", "disconnect", "events", "prune",
+    "build", "commit", "connect", "cp", "df", "disconnect",
   ]
 
   enum Found {

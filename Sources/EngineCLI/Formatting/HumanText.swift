@@ -70,6 +70,13 @@ enum HumanText {
     return local(time, "%Y-%m-%d %H:%M:%S.\(digits) %z %Z")
   }
 
+  /// `2024-01-02T15:04:05.123456789+01:00`, in local time, with all nine digits.
+  static func logTime(_ time: Timestamp) -> String {
+    let digits = String(time.nanoseconds % 1_000_000_000 + 1_000_000_000).dropFirst()
+    let zone = local(time, "%z")
+    return local(time, "%Y-%m-%dT%H:%M:%S.\(digits)") + zone.prefix(3) + ":" + zone.dropFirst(3)
+  }
+
   private static func local(_ time: Timestamp, _ format: String) -> String {
     var seconds = time_t(time.nanoseconds / 1_000_000_000)
     var broken = tm()
