@@ -13,6 +13,9 @@ final class Slots: Sendable {
 
   init(_ count: Int) { state = Mutex(State(free: count)) }
 
+  /// How many wait, those that were cancelled meanwhile included.
+  var waiting: Int { state.withLock { $0.waiting.count } }
+
   /// - Throws: `cancelled` when the caller is before it is its turn.
   func take() async throws(EngineError) {
     let turn = Once<Bool>()

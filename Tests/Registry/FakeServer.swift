@@ -31,6 +31,8 @@ final class FakeServer: Sendable {
     var pausePerByte: UInt32 = 0
     /// How many times the body is sent.
     var repeats = 1
+    /// Hangs up without a word.
+    var isDropped = false
     /// Says nothing at all and keeps the connection.
     var isSilent = false
 
@@ -107,6 +109,7 @@ final class FakeServer: Sendable {
       log.append(request)
     }
     let reply = handler(request)
+    if reply.isDropped { return false }
     if reply.isSilent {
       var byte: UInt8 = 0
       _ = Glibc.read(connection, &byte, 1)

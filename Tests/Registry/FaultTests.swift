@@ -471,6 +471,56 @@ import Testing
     }
   }
 
+  /// The first time that anything is asked for, the connection goes; the second time it goes in the middle.
+  @Test func connectionsThatDropAtEveryStage() async throws {
+    let faulty: @Sendable (FakeServer.Request, Reply) -> Reply = { request, reply in
+      var reply = reply
+      if request.count == 0 { reply.isDropped = true }
+      if request.count == 1, !reply.body.isEmpty { reply.cutAfter = reply.body.count / 2 }
+      return reply
+    }
+    let tokens = try FakeServer { request in faulty(request, Reply(text: #"{"token":"t","expires_in":3600}"#)) }
+    let server = try FakeServer { request in
+      guard request.headers["authorization"] == "Bearer t" else {
+        return Reply(401, [("WWW-Authenticate", "Bearer realm=\"http://\(tokens.host)/t\",service=\"s\"")])
+      }
+      switch (request.method, request.path) {
+      case ("HEAD", _): return faulty(request, Reply(404))
+      case ("POST", _): return faulty(request, Reply(202, [("Location", "/v2/a/b/blobs/uploads/\(request.count)")]))
+      case ("PUT", let path):
+        // Every upload has an address of its own.
+        if path.hasSuffix("uploads/1") || path.hasSuffix("uploads/2") {
+          var reply = Reply(201)
+          reply.isDropped = true
+          return reply
+        }
+        return path.contains("manifests") ? faulty(request, Reply(201)) : Reply(201)
+      case (_, let path) where path.hasSuffix("tags/list"): return faulty(request, Reply(text: #"{"tags":["x"]}"#))
+      case (_, let path) where path.contains("blobs"): return faulty(request, Self.part(request))
+      default: return faulty(request, Reply(200, [], Array(Self.manifestText.utf8)))
+      }
+    }
+    try await withHarness { harness in
+      let scratch = try Scratch()
+      let found = try await manifest(harness, server)
+      #expect(found.content == Self.manifestText)
+      let (bytes, result) = await harness.blob(repository(server), try digest(Self.blob), size: Self.blob.count)
+      #expect(try isSame(bytes, Self.blob) && result.value == Int64(Self.blob.count), "\(result)")
+      #expect(try await harness.ask(RegistryTags(repository: repository(server))) == ["x"])
+      let put = RegistryBlobPut(
+        repository: repository(server), digest: try digest(Self.blob), size: Int64(Self.blob.count), mountFrom: [],
+        source: try scratch.open(Self.blob))
+      #expect(try await harness.stream(put).reply == .uploaded)
+      let content = RegistryManifest(
+        mediaType: MediaType.manifest, digest: try digest(Array(Self.manifestText.utf8)), content: Self.manifestText)
+      _ = try await harness.ask(
+        RegistryManifestPut(repository: repository(server), reference: "1", manifest: content))
+      let uploads = server.requests.filter { $0.method == "PUT" && $0.path.contains("uploads") }
+      #expect(uploads.count == 3)
+      #expect(try isSame(uploads[2].body, Self.blob))
+    }
+  }
+
   // MARK: Uploads
 
   @Test func anUploadThatBreaksBeginsAgain() async throws {

@@ -166,6 +166,26 @@ struct RegistryTests {
     }
   }
 
+  @Test func aCertificateForAnotherHostIsRefused() async throws {
+    let scratch = try Scratch()
+    try TestAuthority.make(in: scratch, hosts: "IP:192.0.2.1,DNS:other.example")
+    let registry = try RealRegistry(
+      scratch, http: "  tls: {certificate: \"\(scratch.path)/server.crt\", key: \"\(scratch.path)/server.key\"}")
+    let directory = "\(scratch.path)/certs.d/\(registry.host)"
+    try shell("mkdir -p '\(directory)' && cp \(scratch.path)/ca.crt '\(directory)/'")
+    let user = RegistryCredentials(username: "u", password: "p")
+    try await withHarness({ $0.authorities = ["\(scratch.path)/certs.d"] }) { harness in
+      let refused = await failure { () async throws(EngineError) in
+        try await harness.ask(RegistryLogin(registry: registry.host, credentials: user))
+      }
+      #expect(refused.code == .unavailable && refused.description.contains("not for this host"), "\(refused)")
+    }
+    // Loopback without authorities of its own is taken as it is.
+    try await withHarness { harness in
+      _ = try await harness.ask(RegistryLogin(registry: registry.host, credentials: user))
+    }
+  }
+
   @Test func aClientProvesItselfWithACertificate() async throws {
     let scratch = try Scratch()
     try TestAuthority.make(in: scratch)

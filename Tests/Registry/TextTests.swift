@@ -113,4 +113,40 @@ import Testing
     #expect(Words.clean(" a\r\n\t b\u{1B}[0m\u{202E}c \u{0}") == "a b [0mc")
     #expect(Words.clean(String(repeating: "x", count: 1000)).count == 300)
   }
+
+  /// Whatever a server sends: the readers of its text end, keep their promises and do not trap.
+  @Test func noise() throws {
+    let pieces = [
+      "Bearer", "Basic", " ", ",", "=", "\"", "\\", "realm", "scope=\"a:b:c\"", "http", "https://", "://", "/", "?",
+      "#", "@",
+      ":", "[", "]", "::1", "127.0.0.1", "99999", "%", "é", "\u{0}", "\r\n", "<", ">", ";", "rel=next", "{", "}",
+      "\"errors\":",
+      "[{", "}]", "\"layers\":[]", "\"config\":{}", "\"mediaType\":\"\(MediaType.index)\"", "1e999", "null",
+    ]
+    var generator = SystemRandomNumberGenerator()
+    for _ in 0..<5000 {
+      let text = (0..<Int.random(in: 0...12, using: &generator)).map { _ in
+        pieces.randomElement(using: &generator) ?? ""
+      }
+      .joined()
+      if let challenge = Challenge.pick(from: [text]), challenge.scheme == .bearer {
+        #expect(challenge.parameters["realm"] != nil, "\(text)")
+      }
+      if let address = WebAddress(text) {
+        #expect(WebAddress(address.description) == address, "\(text)")
+      }
+      if let target = WebAddress("https://h/p")?.resolving(text) {
+        #expect(target.target.hasPrefix("/") && target.target.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F }, "\(text)")
+      }
+      #expect(!Words.clean(text).contains { $0.isNewline })
+      _ = Words.ofRegistry(Array(text.utf8))
+      _ = RegistryClient.nextLink([text])
+      let name = RegistryRepository(registry: "h", name: "n", credentials: nil).familiar("1")
+      if let manifest = try? RegistryClient.check(
+        Array(text.utf8), of: name, expected: nil, header: "", promised: nil, host: "h")
+      {
+        #expect(Array(manifest.content.utf8) == Array(text.utf8))
+      }
+    }
+  }
 }

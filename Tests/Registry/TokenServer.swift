@@ -5,11 +5,15 @@ import Testing
 
 /// Certificates that the tests' own authority signs, made by openssl(1).
 enum TestAuthority {
-  /// - Parameter names: of the files of the authority and of the server.
-  static func make(in scratch: Scratch, names: (authority: String, server: String) = ("ca", "server")) throws {
+  /// - Parameters:
+  ///   - names: of the files of the authority and of the server.
+  ///   - hosts: for which the server's certificate is.
+  static func make(
+    in scratch: Scratch, names: (authority: String, server: String) = ("ca", "server"),
+    hosts: String = "IP:127.0.0.1,DNS:localhost"
+  ) throws {
     let (authority, server) = names
-    let extensions = "subjectAltName=IP:127.0.0.1,DNS:localhost"
-    try scratch.write("\(server).ext", "\(extensions)\nextendedKeyUsage=serverAuth,clientAuth\n")
+    try scratch.write("\(server).ext", "subjectAltName=\(hosts)\nextendedKeyUsage=serverAuth,clientAuth\n")
     try shell(
       """
       cd \(scratch.path)

@@ -40,9 +40,7 @@ enum LoginPrompt {
     }
     var password = password
     if password.isEmpty {
-      Console.out("Password: ")
-      password = try secret()
-      Console.line("")
+      password = try secret("Password: ")
       guard !password.isEmpty else { throw Failure("Error: Password Required") }
     }
     return RegistryCredentials(username: username, password: password)
@@ -50,10 +48,12 @@ enum LoginPrompt {
 
   /// A line that the terminal does not show. The terminal's keys are read here one by one, so that it is given back as it
   /// was also after Ctrl-C.
-  private static func secret() throws -> String {
+  private static func secret(_ prompt: String) throws -> String {
     guard let terminal = RawTerminal(0) else { throw Failure("Error: Password Required") }
+    Console.out(prompt)
     let typed = line()
     _ = consume terminal
+    Console.line("")
     guard let typed else { throw Failure("", status: 130) }
     return typed
   }
