@@ -100,6 +100,11 @@ final class Fixture {
     Self.command(["nsenter", "-t", "\(holder)", "-n", "-m"] + arguments, environment: environment, input: input)
   }
 
+  /// Starts a program in the fixture's namespaces; the caller ends it.
+  func spawnOnHost(_ arguments: [String]) throws -> pid_t {
+    try Self.spawn(["nsenter", "-t", "\(holder)", "-n", "-m"] + arguments)
+  }
+
   /// A page from the fixture's host.
   func fetch(_ url: String) -> Outcome { host(["curl", "-s", "-S", "--max-time", "5", url]) }
 

@@ -15,7 +15,8 @@ enum CommandTable {
 
   /// Docker's commands that this engine is to have and has not yet.
   static let later: Set<String> = [
-    "attach", "build", "commit", "cp", "diff", "events", "pause", "port", "rename", "restart", "stats", "top", "unpause",
+    "attach", "build", "commit", "cp", "diff", "events", "pause", "port", "rename", "restart", "stats", "top",
+    "unpause",
     "update", "prune", "df", "connect", "disconnect",
   ]
 
