@@ -39,6 +39,12 @@ run: build
 test: test-deps build lint
 	$(SUDO) env ENGINE_BINARIES=$(abspath $(RELEASE)) $(SWIFT) test
 
+## Random changes of references, manifests and layers, longer than the tests run them and with another seed each time.
+FUZZ_ROUNDS ?= 200000
+.PHONY: fuzz
+fuzz: test-deps
+	$(SUDO) env ENGINE_FUZZ_ROUNDS=$(FUZZ_ROUNDS) ENGINE_FUZZ_SEED=$$(date +%s) $(SWIFT) test --filter FuzzTests
+
 ## The benchmarks, beside every peer that is installed.
 bench: build
 	@$(SUDO) $(RELEASE)/engine-benchmarks $(RELEASE)
