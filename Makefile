@@ -49,6 +49,11 @@ fuzz: test-deps
 bench: build
 	@$(SUDO) $(RELEASE)/engine-benchmarks $(RELEASE)
 
+## Pulls 450 MB in seven layers from a local registry, beside Docker where it is installed.
+.PHONY: bench-pull
+bench-pull: build test-deps
+	@$(SUDO) Benchmarks/Pull/measure $(RELEASE)
+
 ## Installs the peers that the benchmarks compare with.
 bench-peers:
 	@Examples/install-packages docker.io crun runc

@@ -104,7 +104,8 @@ let testTargets: [Target] = [
   tests(
     "ImagesTests", "Images",
     [
-      "ImagesPlugin", "OverlaySnapshotsPlugin", "ContentStreams", "Kernel", "Contracts", "Wire", "LinuxSystem", "CLinux",
+      "ImagesPlugin", "OverlaySnapshotsPlugin", "ContentStreams", "Kernel", "Contracts", "Wire", "LinuxSystem",
+      "CLinux",
     ]),
   tests(
     "NetworksTests", "Networks",
