@@ -37,7 +37,7 @@ import Testing
       "{\"manifests\":[],\"config\":{\"digest\":\"\(digest)\",\"size\":1}}", .invalidArgument,
       "a manifest and an index at once"
     ),
-    ("{\"mediaType\":\"\(MediaType.ociManifest)\",\"manifests\":[]}", .invalidArgument, "it says that it is a manifest"),
+    ("{\"mediaType\":\"\(MediaType.ociManifest)\",\"manifests\":[]}", .invalidArgument, "says that it is a manifest"),
     ("{\"manifests\":[{\"digest\":\"\(digest)\",\"size\":-1}]}", .invalidArgument, "negative size"),
     (
       "{\"config\":{\"mediaType\":\"application/x\",\"digest\":\"\(digest)\",\"size\":1},\"layers\":[]}", .unsupported,
@@ -52,7 +52,8 @@ import Testing
   @Test(arguments: [
     ("linux/amd64", "linux/amd64"), ("amd64", "linux/amd64"), ("x86_64", "linux/amd64"), ("linux", "linux/amd64"),
     ("LINUX/ARM64/V8", "linux/arm64"), ("aarch64", "linux/arm64"), ("arm", "linux/arm/v7"), ("armhf", "linux/arm/v7"),
-    ("linux/arm/v6", "linux/arm/v6"), ("arm/v5", "linux/arm/v5"), ("i386", "linux/386"), ("windows/amd64", "windows/amd64"),
+    ("linux/arm/v6", "linux/arm/v6"), ("arm/v5", "linux/arm/v5"), ("i386", "linux/386"),
+    ("windows/amd64", "windows/amd64"),
   ])
   func readsPlatforms(_ text: String, expected: String) throws {
     let host = ImagePlatform(os: "linux", architecture: "amd64")
