@@ -41,9 +41,20 @@ test: test-deps build lint
 	$(SUDO) $(SWIFT) test --skip EndToEndTests
 	$(SUDO) env ENGINE_BINARIES=$(abspath $(RELEASE)) $(SWIFT) test --skip-build --filter EndToEndTests
 
+## Random changes of references, manifests and layers, longer than the tests run them and with another seed each time.
+FUZZ_ROUNDS ?= 200000
+.PHONY: fuzz
+fuzz: test-deps
+	$(SUDO) env ENGINE_FUZZ_ROUNDS=$(FUZZ_ROUNDS) ENGINE_FUZZ_SEED=$$(date +%s) $(SWIFT) test --filter FuzzTests
+
 ## The benchmarks, beside every peer that is installed.
 bench: build
 	@$(SUDO) $(RELEASE)/engine-benchmarks $(RELEASE)
+
+## Pulls 450 MB in seven layers from a local registry, beside Docker where it is installed.
+.PHONY: bench-pull
+bench-pull: build test-deps
+	@$(SUDO) Benchmarks/Pull/measure $(RELEASE)
 
 ## Installs the peers that the benchmarks compare with.
 bench-peers:

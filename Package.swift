@@ -133,7 +133,10 @@ let testTargets: [Target] = [
     ["ShimProtocol", "ShimCore", "LinuxRuntimePlugin", "Kernel", "Contracts", "LinuxSystem", "CLinux"]),
   tests(
     "ImagesTests", "Images",
-    ["ImagesPlugin", "OverlaySnapshotsPlugin", "ContentStreams", "Kernel", "Contracts", "LinuxSystem", "CLinux"]),
+    [
+      "ImagesPlugin", "OverlaySnapshotsPlugin", "ContentStreams", "Kernel", "Contracts", "Wire", "LinuxSystem",
+      "CLinux",
+    ]),
   tests(
     "NetworksTests", "Networks",
     [

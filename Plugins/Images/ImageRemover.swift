@@ -6,6 +6,13 @@ import Kernel
 struct ImageRemover: Sendable {
   let store: ImageStore
   let collector: LayerCollector
+  /// One removal after the other: what is decided depends on the names that the one before left.
+  private let turn = AsyncSemaphore(1)
+
+  init(store: ImageStore, collector: LayerCollector) {
+    self.store = store
+    self.collector = collector
+  }
 
   /// The names of one image: tags as whole normalised names, and digests as `repository@digest`.
   private struct Names {
@@ -25,6 +32,8 @@ struct ImageRemover: Sendable {
   }
 
   func run(_ request: ImageRemove, _ call: Call) async throws(EngineError) -> [ImageRemovalStep] {
+    try await turn.acquire()
+    defer { turn.release() }
     let id = try store.find(request.reference)
     let names = Names(
       tags: store.references(of: id), digests: store.image(id)?.record.repositoryDigests ?? [])
@@ -101,6 +110,8 @@ struct ImageRemover: Sendable {
 
   /// Removes every image that nobody uses; one that is used meanwhile stays.
   func prune(_ request: ImagePrune, _ call: Call) async throws(EngineError) -> ImagePrune.Reply {
+    try await turn.acquire()
+    defer { turn.release() }
     var reply = ImagePrune.Reply(steps: [], reclaimed: 0)
     for image in store.all where Self.isMeant(image, by: request) {
       if !request.all && !image.references.isEmpty { continue }

@@ -91,13 +91,20 @@ final class LayerFetcher: Sendable {
     let interruption = try Interruption()
     let source = try openSource(plan.blob)
     let call = Call(bus: host.bus)
-    var ends = try Pipes.make()
+    // The second pipe is made only when the first is owned, so that a process without descriptors loses none.
     var downloadEnd: Int32?
     var inputs = source.inputs
     if source.missing > 0 {
       let incoming = try Pipes.make()
       inputs.append(Descriptor(adopting: incoming.reading))
       downloadEnd = incoming.writing
+    }
+    var ends: (reading: Int32, writing: Int32)
+    do throws(EngineError) {
+      ends = try Pipes.make()
+    } catch {
+      if let downloadEnd { close(downloadEnd) }
+      throw error
     }
     Pipes.makeNonBlocking(&ends.writing)
     let pump = LayerPump(

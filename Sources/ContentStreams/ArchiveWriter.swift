@@ -20,8 +20,6 @@ public final class ArchiveWriter {
     self.subject = subject
     self.output = output
     archive_write_set_format_pax_restricted(archive)
-    // Names are bytes, in no encoding that anybody would convert.
-    archive_write_set_options(archive, "hdrcharset=BINARY")
     archive_write_set_bytes_per_block(archive, 64 << 10)
     archive_write_set_bytes_in_last_block(archive, 512)
     guard archive_write_open_fd(archive, output.number) == ARCHIVE_OK else { throw failure() }

@@ -106,6 +106,11 @@ final class Fixture {
   /// A command line that becomes the given one in the fixture's namespaces: it keeps its process.
   func hostCommand(_ arguments: [String]) -> [String] { ["nsenter", "-t", "\(holder)", "-n", "-m"] + arguments }
 
+  /// Starts a program in the fixture's namespaces; the caller ends it.
+  func spawnOnHost(_ arguments: [String]) throws -> pid_t {
+    try Self.spawn(["nsenter", "-t", "\(holder)", "-n", "-m"] + arguments)
+  }
+
   /// A page from the fixture's host.
   func fetch(_ url: String) -> Outcome { host(["curl", "-s", "-S", "--max-time", "5", url]) }
 

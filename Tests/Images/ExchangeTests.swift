@@ -147,7 +147,8 @@ struct ExchangeTests {
         "The push refers to repository [reg.example/a/one]", "Preparing", "Pushed",
         "v1: digest: \(first[0].digest) size: \(first[0].size)",
       ])
-    #expect(try await harness.resolve("reg.example/a/one:v1").repositoryDigests == ["reg.example/a/one@\(first[0].digest)"])
+    #expect(
+      try await harness.resolve("reg.example/a/one:v1").repositoryDigests == ["reg.example/a/one@\(first[0].digest)"])
     _ = try await Self.push(harness.bus, lines, "reg.example/a/one:v1")
     #expect(lines.all.contains("Layer already exists"))
     for name in ["reg.example/b/two:x", "reg.example/b/two:y"] {
@@ -156,7 +157,9 @@ struct ExchangeTests {
     let all = try await Self.push(harness.bus, lines, "reg.example/b/two", all: true)
     #expect(all.map(\.tag) == ["x", "y"] && all.allSatisfy { $0.digest == first[0].digest })
     #expect(lines.all.contains("Mounted from a/one"))
-    let error = await #expect(throws: EngineError.self) { try await Self.push(harness.bus, lines, "reg.example/none:v1") }
+    let error = await #expect(throws: EngineError.self) {
+      try await Self.push(harness.bus, lines, "reg.example/none:v1")
+    }
     #expect(error?.message == "An image does not exist locally with the tag: reg.example/none:v1")
     #expect(try await harness.resolve("reg.example/b/two:y").id == id)
     // What was pushed can be pulled as it is.
@@ -165,6 +168,25 @@ struct ExchangeTests {
     #expect(try await other.pulling("reg.example/b/two:x").map(\.id) == [id])
     let history = try await other.bus.request(ImageHistory(reference: "reg.example/b/two:x"))
     #expect(history.map(\.id) == [id] && history.map(\.size) == [9])
+  }
+
+  @Test func removalsOfSeveralNamesAtOnceLeaveNothing() async throws {
+    let (harness, registry) = try await make()
+    _ = try registry.image("library/demo:one", PullTests.layers(2))
+    _ = try await harness.pulling("demo:one")
+    let names = ["demo:one"] + (1...8).map { "reg\($0).example/x:y" }
+    for name in names.dropFirst() {
+      _ = try await harness.bus.request(ImageTag(source: "demo:one", target: name))
+      _ = try await harness.streaming(ImagePush(reference: name))
+    }
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      for name in names {
+        group.addTask { _ = try await harness.bus.request(ImageRemove(reference: name, force: false)) }
+      }
+      try await group.waitForAll()
+    }
+    #expect(try await harness.bus.request(ImageList()).isEmpty)
+    #expect(harness.leftovers.isEmpty && harness.base.names("\(harness.base.root)/images/blobs/sha256").isEmpty)
   }
 
   @Test func prunesWhatNobodyUses() async throws {

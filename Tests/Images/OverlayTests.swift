@@ -341,6 +341,9 @@ struct LayersAboveOthersTests {
     tar.add("bin/linked", type: "1", link: "bin/tool")
     tar.add("bin/again", type: "1", link: "bin/linked")
     tar.add("shared/deep/file", text: "new")
+    // A name that is not UTF-8, and one that is not ASCII.
+    tar.add([0x62, 0xff], data: [1])
+    tar.add("größe", text: "2")
     return tar
   }
 
@@ -388,6 +391,8 @@ struct LayersAboveOthersTests {
     let out = try #require(status("\(harness.root)/out/bin/linked"))
     #expect(out.st_nlink == 3 && out.st_mode & 0o7777 == 0o4755 && out.st_uid == 3)
     #expect(try Files.readText("\(harness.root)/out/etc/passwd") == "root")
+    #expect(try Files.readText("\(harness.root)/out/größe") == "2")
+    try shell("test -s \"$(printf '\(harness.root)/out/b\\377')\"")
   }
 
   @Test func aTargetThatIsNowhereIsRefused() async throws {

@@ -128,6 +128,7 @@ final class TreeExporter {
 
   private func failure(_ path: [CChar], _ number: Int32) -> EngineError {
     EngineError(
-      .internalFailure, "the container's file system cannot be exported: /\(text(path)): \(SystemCallError.text(number))")
+      .internalFailure,
+      "the container's file system cannot be exported: /\(text(path)): \(SystemCallError.text(number))")
   }
 }
