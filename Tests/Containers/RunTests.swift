@@ -102,7 +102,7 @@ import Testing
   @Test func undoesWhenTheSecondRecordCannotBeWritten() async throws {
     let world = try await World()
     world.state.withLock { $0.gated = ["runtime.start"] }
-    let run = Task { await failure { try await world.run("late") } }
+    let run = Task(executorPreference: world.bus.executor) { await failure { try await world.run("late") } }
     #expect(await world.reachedGate.wait(.seconds(20), by: world.bus.timekeeper) == true)
     world.fail("record.write")
     world.gate.resolve(true)
@@ -114,7 +114,9 @@ import Testing
     let world = try await World()
     world.state.withLock { $0.gated = ["runtime.start"] }
     let lease = Lease()
-    let run = Task { await failure { try await world.run("orphan", lease: lease) } }
+    let run = Task(executorPreference: world.bus.executor) {
+      await failure { try await world.run("orphan", lease: lease) }
+    }
     #expect(await world.reachedGate.wait(.seconds(20), by: world.bus.timekeeper) == true)
     run.cancel()
     await lease.release()
@@ -127,7 +129,9 @@ import Testing
   @Test func goesOnWhenTheClientOfAForegroundRunDies() async throws {
     let world = try await World()
     let lease = Lease()
-    let run = Task { await failure { try await world.run("on", detached: false, lease: lease) } }
+    let run = Task(executorPreference: world.bus.executor) {
+      await failure { try await world.run("on", detached: false, lease: lease) }
+    }
     #expect(await world.eventually { (try? await world.inspect("on"))?.state.status == .running })
     run.cancel()
     #expect(await run.value?.code == .cancelled)
@@ -140,7 +144,9 @@ import Testing
 
   @Test func letsGoOnDetach() async throws {
     let world = try await World()
-    let run = Task { try await world.run("tty", detached: false) { $0.hasTerminal = true } }
+    let run = Task(executorPreference: world.bus.executor) {
+      try await world.run("tty", detached: false) { $0.hasTerminal = true }
+    }
     #expect(await world.eventually { (try? await world.inspect("tty"))?.state.status == .running })
     let id = try await world.inspect("tty").id
     #expect(
