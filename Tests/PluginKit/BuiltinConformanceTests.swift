@@ -98,7 +98,7 @@ final class BuiltinSubject: ConformanceSubject {
 }
 
 /// What is asked of a stranger's driver is asked of ours.
-@Suite("Conformance of the built-in drivers", .enabled(if: geteuid() == 0, "needs root"))
+@Suite("Conformance of the built-in drivers", .serialized, .enabled(if: geteuid() == 0, "needs root"))
 struct BuiltinConformanceTests {
   static func examine(
     _ type: any Plugin.Type, role: String, driver: String? = nil, options: [String: String] = [:],
@@ -201,7 +201,7 @@ enum TestDrivers {
 }
 
 /// The examples of the author's guide.
-@Suite("Conformance of the examples", .enabled(if: geteuid() == 0, "needs root"))
+@Suite("Conformance of the examples", .serialized, .enabled(if: geteuid() == 0, "needs root"))
 struct ExampleConformanceTests {
   @Test(arguments: ["volume-python", "log-socket"])
   func example(name: String) async throws {
