@@ -103,7 +103,7 @@ import Testing
     let world = try await World()
     world.state.withLock { $0.gated = ["runtime.start"] }
     let run = Task(executorPreference: world.bus.executor) { await failure { try await world.run("late") } }
-    #expect(await world.reachedGate.wait(.seconds(20), by: world.bus.timekeeper) == true)
+    #expect(await world.reachedGate.wait(.seconds(120), by: world.bus.timekeeper) == true)
     world.fail("record.write")
     world.gate.resolve(true)
     #expect(await run.value?.message == "injected")
@@ -117,7 +117,7 @@ import Testing
     let run = Task(executorPreference: world.bus.executor) {
       await failure { try await world.run("orphan", lease: lease) }
     }
-    #expect(await world.reachedGate.wait(.seconds(20), by: world.bus.timekeeper) == true)
+    #expect(await world.reachedGate.wait(.seconds(120), by: world.bus.timekeeper) == true)
     run.cancel()
     await lease.release()
     world.gate.resolve(true)
