@@ -21,7 +21,9 @@ public enum ConfigurationFile {
     do {
       text = try Files.readText(path, limit: 1 << 20)
     } catch {
-      throw EngineError(.invalidArgument, "the configuration cannot be read: \(error)")
+      throw EngineError(
+        .invalidArgument,
+        "the configuration cannot be read: \(error); --config names another, and --config \"\" the default one")
     }
     let (configuration, complaints) = parse(text, path: path, manifests: manifests)
     if complaints.isEmpty { return configuration }

@@ -75,7 +75,7 @@ extension Bus {
       return reply
     } catch {
       probe.fail()
-      if begun != 0 { note(request, call, probe, begun, nil, error) }
+      if begun != 0 { note(request, call, probe, begun, R.Reply?.none, error) }
       throw error
     }
   }
@@ -90,14 +90,14 @@ extension Bus {
       return reply
     } catch {
       probe.fail()
-      if begun != 0 { note(request, call, probe, begun, nil, error) }
+      if begun != 0 { note(request, call, probe, begun, R.Reply?.none, error) }
       throw error
     }
   }
 
-  private func note(
-    _ request: any Message, _ call: Call, _ probe: Probe, _ begun: UInt64, _ reply: (any Encodable & Sendable)?,
-    _ error: EngineError?
+  /// Generic, so that nothing is boxed while nobody watches.
+  private func note<M: Message, Reply: Encodable & Sendable>(
+    _ request: M, _ call: Call, _ probe: Probe, _ begun: UInt64, _ reply: Reply?, _ error: EngineError?
   ) {
     let nanoseconds = probe.end(begun)
     guard isWatched else { return }

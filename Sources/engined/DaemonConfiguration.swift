@@ -12,8 +12,10 @@ enum DaemonConfiguration {
   /// - Returns: nil where there is none: everything is at its default.
   static func path(named: String?, _ paths: InstancePaths) -> String? {
     if let named { return named.isEmpty ? nil : named }
-    if let former = try? Files.readText(paths.configurationNote), !former.isEmpty { return former }
     let usual = ["\(paths.root)/engine.toml"] + (paths.isDefault ? ["/etc/engine/engine.toml"] : [])
+    if let former = try? Files.readText(paths.configurationNote), !former.isEmpty, !usual.contains(former) {
+      return former
+    }
     return usual.first { Files.exists($0) }
   }
 

@@ -37,7 +37,7 @@ import Testing
     let cancelled = Task { await signal.wait() }
     cancelled.cancel()
     #expect(await cancelled.value == nil)
-    let waiter = Task { await signal.wait(.seconds(100), by: keeper) }
+    let waiter = Task { await signal.wait(.seconds(120), by: keeper) }
     #expect(signal.resolve(1) && !signal.resolve(2))
     #expect(await waiter.value == 1)
     #expect(await signal.wait() == 1)

@@ -101,7 +101,7 @@ final class World: Sendable {
     }
     if waits {
       reachedGate.resolve(true)
-      _ = await gate.wait(.seconds(100), by: bus.timekeeper)
+      _ = await gate.wait(.seconds(120), by: bus.timekeeper)
     }
     if let failure { throw failure }
   }

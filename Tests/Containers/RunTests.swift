@@ -106,8 +106,8 @@ import Testing
   @Test func undoesWhenTheSecondRecordCannotBeWritten() async throws {
     let world = try await World()
     world.state.withLock { $0.gated = ["runtime.start"] }
-    let run = Task { await failure { try await world.run("late") } }
-    #expect(await world.reachedGate.wait(.seconds(100), by: world.bus.timekeeper) == true)
+    let run = Task(executorPreference: world.bus.executor) { await failure { try await world.run("late") } }
+    #expect(await world.reachedGate.wait(.seconds(120), by: world.bus.timekeeper) == true)
     world.fail("record.write")
     world.gate.resolve(true)
     #expect(await run.value?.message == "injected")
@@ -118,8 +118,10 @@ import Testing
     let world = try await World()
     world.state.withLock { $0.gated = ["runtime.start"] }
     let lease = Lease()
-    let run = Task { await failure { try await world.run("orphan", lease: lease) } }
-    #expect(await world.reachedGate.wait(.seconds(100), by: world.bus.timekeeper) == true)
+    let run = Task(executorPreference: world.bus.executor) {
+      await failure { try await world.run("orphan", lease: lease) }
+    }
+    #expect(await world.reachedGate.wait(.seconds(120), by: world.bus.timekeeper) == true)
     run.cancel()
     await lease.release()
     world.gate.resolve(true)
@@ -131,7 +133,9 @@ import Testing
   @Test func goesOnWhenTheClientOfAForegroundRunDies() async throws {
     let world = try await World()
     let lease = Lease()
-    let run = Task { await failure { try await world.run("on", detached: false, lease: lease) } }
+    let run = Task(executorPreference: world.bus.executor) {
+      await failure { try await world.run("on", detached: false, lease: lease) }
+    }
     #expect(await world.eventually { (try? await world.inspect("on"))?.state.status == .running })
     run.cancel()
     #expect(await run.value?.code == .cancelled)
@@ -144,7 +148,9 @@ import Testing
 
   @Test func letsGoOnDetach() async throws {
     let world = try await World()
-    let run = Task { try await world.run("tty", detached: false) { $0.hasTerminal = true } }
+    let run = Task(executorPreference: world.bus.executor) {
+      try await world.run("tty", detached: false) { $0.hasTerminal = true }
+    }
     #expect(await world.eventually { (try? await world.inspect("tty"))?.state.status == .running })
     let id = try await world.inspect("tty").id
     #expect(

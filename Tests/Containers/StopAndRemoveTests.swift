@@ -121,8 +121,8 @@ import Testing
 
   @Test func stopWaitsForAStartUnderWay() async throws {
     let world = try await World { $0.gated = ["runtime.start"] }
-    let run = Task { try await world.run("slow") }
-    #expect(await world.reachedGate.wait(.seconds(100), by: world.bus.timekeeper) == true)
+    let run = Task(executorPreference: world.bus.executor) { try await world.run("slow") }
+    #expect(await world.reachedGate.wait(.seconds(120), by: world.bus.timekeeper) == true)
     let stop = Task { try await world.bus.request(ContainerStop(container: "slow", timeout: nil, signal: nil)) }
     world.gate.resolve(true)
     _ = try await run.value

@@ -7,7 +7,7 @@ import Testing
 @testable import Kernel
 
 /// Drivers of the tests that are programs of their own, in Python.
-@Suite("Drivers out of tree")
+@Suite("Drivers out of tree", .serialized)
 struct ExternalDriverTests {
   static let faulty = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
     .appendingPathComponent("Drivers/faulty-volume").path

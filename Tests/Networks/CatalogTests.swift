@@ -304,4 +304,41 @@ struct CatalogTests {
     let request = NetworkAttach(container: .random(), endpoints: [endpoint], ports: [])
     #expect(await fixture.error { try await fixture.bus.request(request) } == message)
   }
+
+  /// The fake driver gives everybody the same address.
+  @Test func anAddressThatAnotherContainerHasIsTheDriversFault() async throws {
+    let fixture = try await Fixture()
+    let (first, second) = (ObjectID.random(), ObjectID.random())
+    _ = try await fixture.attach(["bridge"], container: first)
+    let message = await fixture.error { try await fixture.attach(["bridge"], container: second) }
+    #expect(
+      message
+        == "the driver \"bridge\" answered \"network.driver.attach\" with the address 172.17.0.2, which the container "
+        + "\(first.short) has on bridge")
+    #expect(fixture.asked.last == "detach")
+    // The first one is not harmed, and its address is free once it has gone.
+    _ = try await fixture.bus.request(NetworkDetach(container: first))
+    _ = try await fixture.attach(["bridge"], container: second)
+    await fixture.stop()
+  }
+
+  @Test func aDriversNameStandsForANetworkOfIt() async throws {
+    let fixture = try await Fixture()
+    let driver = Registrar(bus: fixture.bus, manifest: PluginManifest(name: "other", role: "network", driver: "other"))
+    try driver.answerAsDriver(NetworkDriverCreate.self) { (request, _) async throws(EngineError) in request.definition }
+    try driver.answerAsDriver(NetworkDriverRemove.self) { (_, _) async throws(EngineError) in Done() }
+    try driver.answerAsDriver(NetworkDriverDetach.self) { (_, _) async throws(EngineError) in Done() }
+    try driver.answerAsDriver(NetworkDriverAttach.self) { (request, _) async throws(EngineError) in
+      let endpoints = request.attachments.map {
+        Endpoint(
+          id: .random(), networkID: $0.definition.id, networkName: $0.definition.name, driver: "other",
+          interface: $0.interface)
+      }
+      return NetworkDriverAttach.Reply(endpoints: endpoints, ports: [], reservations: [])
+    }
+    for _ in 0..<2 { #expect(try await fixture.attach(["other"]).endpoints.map(\.driver) == ["other"]) }
+    #expect(try await fixture.bus.request(NetworkList()).filter { $0.driver == "other" }.map(\.name) == ["other"])
+    #expect(await fixture.error { try await fixture.attach(["third"]) } == "network third not found")
+    await fixture.stop()
+  }
 }

@@ -150,7 +150,8 @@ enum SystemCommands {
   private static func shutdown(_ invocation: borrowing Invocation) throws -> Int32 {
     let paths = Engine.paths(invocation.global)
     guard var client = try? Client(path: paths.socket) else { return 0 }
-    _ = try client.request(SystemShutdown())
+    // It may end before its answer is on the way.
+    _ = try? client.request(SystemShutdown())
     while let _ = try? client.receive() {}
     // The daemon holds its lock until it has ended.
     if let lock = try? Files.open("\(paths.runtimeDirectory)/engined.lock", O_RDWR) {

@@ -16,6 +16,8 @@ final class DriverProcess: Sendable {
   private static let lastPause = 30_000
   /// Milliseconds after which a start counts as a success, and the next pause is the first again.
   private static let provenAfter = 10_000
+  /// Milliseconds that a driver has to end by itself when the engine ends.
+  private static let farewell: Int32 = 500
   /// Messages without any sense that a driver may send before it is ended.
   private static let patience = 100
 
@@ -52,6 +54,12 @@ final class DriverProcess: Sendable {
   }
 
   func start() -> Bool { Thread.start { self.run() } }
+
+  /// Lets the process be ended.
+  func beginStop() {
+    state.withLock { $0.isStopping = true }
+    poke()
+  }
 
   /// Ends the process and returns when it is gone.
   func stop() async {
@@ -156,11 +164,23 @@ final class DriverProcess: Sendable {
       state.pid = pid
     }
     let why = serve(link, process.pidfd.number, &errors)
+    if state.withLock({ $0.isStopping }) {
+      // It is told by the end of its socket, and has a moment to finish what it is at.
+      shutdown(link.descriptor, Int32(SHUT_RDWR))
+      var event = pollfd(fd: process.pidfd.number, events: Int16(POLLIN), revents: 0)
+      poll(&event, 1, Self.farewell)
+    }
     // What it may still have said, and whatever it left behind in its session.
     process.signal(SIGKILL)
     let end = process.wait()
     errors.drain()
     let reason = why ?? "it ended with \(end)"
+    // Before the requests that wait are failed, so that whoever asks again at once is told this and not that it runs.
+    state.withLock { state in
+      state.link = nil
+      state.reason = reason
+      state.status = .failed(reason: reason)
+    }
     link.end { message in
       let place = message.isEmpty ? "" : " before it answered \"\(message)\""
       return EngineError(.unavailable, "the driver \(self.driver.name) did not go on\(place): \(reason)")

@@ -44,6 +44,7 @@ public final class ExternalDrivers: Sendable {
       state.isStopping = true
       return state.processes
     }
+    for process in processes { process.beginStop() }
     for process in processes { await process.stop() }
   }
 
