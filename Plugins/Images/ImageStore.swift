@@ -67,6 +67,7 @@ final class ImageStore: Sendable {
   let state = Mutex(State())
   /// Changes are made one after the other, so that records and memory agree.
   private let changes = AsyncMutex()
+  private let commits = AsyncSemaphore(1)
 
   init(content: ContentStore) { self.content = content }
 
@@ -139,6 +140,9 @@ final class ImageStore: Sendable {
   func commit(
     _ new: [NewImage], references: [(ImageReference, Digest)], _ call: Call
   ) async throws(EngineError) -> [(name: String, former: Digest)] {
+    // One after the other: a blob that one gives back because its record failed may be one that the next relies on.
+    try await commits.acquire()
+    defer { commits.release() }
     let moved = try content.commit(Set(new.flatMap { $0.record.content ?? [] }))
     FaultPoint.reach("images.commit.moved")
     do throws(EngineError) {
