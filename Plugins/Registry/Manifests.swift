@@ -25,13 +25,9 @@ extension RegistryRepository {
   }
 }
 
-/// The media types of manifests and indexes (OCI image specification, media-types.md, and Docker's of before).
-enum MediaType {
-  static let index = "application/vnd.oci.image.index.v1+json"
-  static let manifest = "application/vnd.oci.image.manifest.v1+json"
-  static let dockerList = "application/vnd.docker.distribution.manifest.list.v2+json"
-  static let dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
-  static let known = [index, dockerList, manifest, dockerManifest]
+extension MediaType {
+  /// Every type of manifest and index, indexes first.
+  static let known = [ociIndex, dockerList, ociManifest, dockerManifest]
 
   /// What a document is by its own words, which its digest vouches for; the header's word counts only where the document
   /// says nothing and both can be true. A document that is a manifest and an index at once is refused (CVE-2021-41190).
@@ -46,14 +42,14 @@ enum MediaType {
     }
     if case .string(let own) = document["mediaType"] {
       guard known.contains(own) else { return own }
-      guard [index, dockerList].contains(own) ? isIndex : isManifest else {
+      guard [ociIndex, dockerList].contains(own) ? isIndex : isManifest else {
         throw EngineError(.corrupt, "it is not what its media type says")
       }
       return own
     }
     let said = String(header.prefix { $0 != ";" && $0 != " " })
-    if isIndex { return [index, dockerList].contains(said) ? said : index }
-    if isManifest { return [manifest, dockerManifest].contains(said) ? said : manifest }
+    if isIndex { return [ociIndex, dockerList].contains(said) ? said : ociIndex }
+    if isManifest { return [ociManifest, dockerManifest].contains(said) ? said : ociManifest }
     throw EngineError(.corrupt, "it is neither a manifest nor an index")
   }
 }

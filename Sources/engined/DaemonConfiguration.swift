@@ -1,5 +1,5 @@
-import EngineConfiguration
 import Contracts
+import EngineConfiguration
 import Kernel
 import LinuxSystem
 import Wire

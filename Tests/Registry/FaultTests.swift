@@ -318,10 +318,10 @@ import Testing
   }
 
   @Test(arguments: [
-    ("application/octet-stream", #"{"config":{},"layers":[]}"#, MediaType.manifest),
-    ("text/plain; charset=utf-8", #"{"manifests":[]}"#, MediaType.index),
+    ("application/octet-stream", #"{"config":{},"layers":[]}"#, MediaType.ociManifest),
+    ("text/plain; charset=utf-8", #"{"manifests":[]}"#, MediaType.ociIndex),
     (MediaType.dockerManifest, #"{"config":{},"layers":[]}"#, MediaType.dockerManifest),
-    (MediaType.manifest, #"{"mediaType":"\#(MediaType.dockerList)","manifests":[]}"#, MediaType.dockerList),
+    (MediaType.ociManifest, #"{"mediaType":"\#(MediaType.dockerList)","manifests":[]}"#, MediaType.dockerList),
   ])
   func theDocumentSaysWhatItIs(header: String, text: String, type: String) async throws {
     let server = try FakeServer { _ in Reply(200, [("Content-Type", header)], text: text) }
@@ -415,7 +415,7 @@ import Testing
       #expect(found.content == Self.manifestText)
       #expect(server.requests.isEmpty && mirror.requests.map(\.path) == ["/cache/v2/a/b/manifests/good"])
       let other = try await manifest(harness, server, "bad", user)
-      #expect(other.mediaType == MediaType.index)
+      #expect(other.mediaType == MediaType.ociIndex)
       #expect(mirror.requests.count == 2 && mirror.requests.allSatisfy { $0.headers["authorization"] == nil })
     }
   }
@@ -512,7 +512,7 @@ import Testing
         source: try scratch.open(Self.blob))
       #expect(try await harness.stream(put).reply == .uploaded)
       let content = RegistryManifest(
-        mediaType: MediaType.manifest, digest: try digest(Array(Self.manifestText.utf8)), content: Self.manifestText)
+        mediaType: MediaType.ociManifest, digest: try digest(Array(Self.manifestText.utf8)), content: Self.manifestText)
       _ = try await harness.ask(
         RegistryManifestPut(repository: repository(server), reference: "1", manifest: content))
       let uploads = server.requests.filter { $0.method == "PUT" && $0.path.contains("uploads") }

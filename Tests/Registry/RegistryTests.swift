@@ -29,7 +29,7 @@ struct RegistryTests {
       #expect(sent.last == (reply == .uploaded ? Int64(blob.count) : nil))
     }
     let manifest = RegistryManifest(
-      mediaType: MediaType.manifest, digest: try image.digestOfManifest,
+      mediaType: MediaType.ociManifest, digest: try image.digestOfManifest,
       content: String(decoding: image.manifest, as: UTF8.self))
     _ = try await harness.ask(RegistryManifestPut(repository: repository, reference: tag, manifest: manifest))
     return replies
@@ -39,7 +39,7 @@ struct RegistryTests {
     async throws
   {
     let manifest = try await harness.ask(RegistryManifestGet(repository: repository, reference: tag))
-    #expect(manifest.digest == (try image.digestOfManifest) && manifest.mediaType == MediaType.manifest)
+    #expect(manifest.digest == (try image.digestOfManifest) && manifest.mediaType == MediaType.ociManifest)
     #expect(manifest.content == String(decoding: image.manifest, as: UTF8.self))
     for blob in image.blobs {
       let (bytes, result) = await harness.blob(repository, try digest(blob), size: blob.count)

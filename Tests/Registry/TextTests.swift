@@ -121,7 +121,7 @@ import Testing
       "#", "@",
       ":", "[", "]", "::1", "127.0.0.1", "99999", "%", "é", "\u{0}", "\r\n", "<", ">", ";", "rel=next", "{", "}",
       "\"errors\":",
-      "[{", "}]", "\"layers\":[]", "\"config\":{}", "\"mediaType\":\"\(MediaType.index)\"", "1e999", "null",
+      "[{", "}]", "\"layers\":[]", "\"config\":{}", "\"mediaType\":\"\(MediaType.ociIndex)\"", "1e999", "null",
     ]
     var generator = SystemRandomNumberGenerator()
     for _ in 0..<5000 {
