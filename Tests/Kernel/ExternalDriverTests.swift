@@ -80,7 +80,9 @@ struct ExternalDriverTests {
       ("flood", "answer nothing"),
     ], [VolumeDriverCreate.name, VolumeDriverMount.name, VolumeDriverUnmount.name, VolumeDriverRemove.name])
   func aFaultIsTheRequestsAndTheDriverComesBack(fault: (String, String), message: String) async throws {
-    let world = try World(["bad": [fault.0, message, "/tmp/faulty-\(UUID().uuidString)"], "good": []])
+    let mark = NSTemporaryDirectory() + "faulty-\(UUID().uuidString)"
+    defer { unlink(mark) }
+    let world = try World(["bad": [fault.0, message, mark], "good": []])
     await world.drivers.start()
     let container = ObjectID.random()
     var errors: [EngineError] = []
