@@ -122,8 +122,9 @@ import Testing
       await failure { try await world.run("orphan", lease: lease) }
     }
     #expect(await world.reachedGate.wait(.seconds(120), by: world.bus.timekeeper) == true)
-    run.cancel()
+    // In this order: a wait that is cancelled ends, and then the run could be complete before its lease is released.
     await lease.release()
+    run.cancel()
     world.gate.resolve(true)
     #expect(await run.value?.code == .cancelled)
     #expect(world.made == [] && world.records == [])

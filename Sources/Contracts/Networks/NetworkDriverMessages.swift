@@ -56,6 +56,15 @@ public struct NetworkDriverAttach: Request {
       self.reservations = reservations
       self.warnings = warnings
     }
+
+    /// A driver that has nothing to warn of need not say so.
+    public init(from decoder: any Decoder) throws {
+      let container = try decoder.container(keyedBy: CodingKeys.self)
+      endpoints = try container.decode([Endpoint].self, forKey: .endpoints)
+      ports = try container.decode([PortBinding].self, forKey: .ports)
+      reservations = try container.decode([Descriptor].self, forKey: .reservations)
+      warnings = try container.decodeIfPresent([String].self, forKey: .warnings) ?? []
+    }
   }
   public var container: ObjectID
   /// The container's network namespace, with `lo` up; nil for a driver that shares the host's.
