@@ -8,8 +8,13 @@ extension EndToEnd {
   @Suite struct Faults {
     /// Steps that the commands do not come to, each with the reason.
     private static let unreached = [
-      "bridge.create.foreign": "only where another program drops what is forwarded, and not in a fresh namespace"
+      "bridge.create.foreign": "only where another program drops what is forwarded, and not in a fresh namespace",
+      "images.pull.ingest": onPulls, "images.pull.fetched": onPulls, "images.pull.layer": onPulls,
+      "images.pull.complete": onPulls,
+      "network-cni.attach.recorded": onCNI, "network-cni.attach.added": onCNI, "network-cni.detach.deleted": onCNI,
     ]
+    private static let onPulls = "needs a registry: the tests of images from one kill the daemon there"
+    private static let onCNI = "needs CNI's plugins: the tests of faulty drivers kill the daemon there"
     /// Steps that they come to or not.
     private static let uncertain: Set = [
       // Only where a container's processes are not quite gone when its cgroup goes.
@@ -154,6 +159,13 @@ private final class FaultSweep {
       return [
         ["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", name],
         ["run", "--rm", "-v", "\(name):/v", "bb", "true"], ["volume", "rm", name],
+      ]
+    }
+    if has("containers.pause.", "containers.rename.", "containers.update.") {
+      return [
+        ["run", "-d", "--name", name, "-m", "64m", "bb", "sleep", seconds], ["pause", name], ["unpause", name],
+        ["update", "-m", "32m", "--memory-swap", "64m", name], ["rename", name, "\(name)-renamed"],
+        ["rm", "-f", name, "\(name)-renamed"],
       ]
     }
     if has("containers.create.", "containers.start.", "containers.kill.", "volumes.keep.") {
