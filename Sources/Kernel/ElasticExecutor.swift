@@ -69,9 +69,30 @@ public final class ElasticExecutor: TaskExecutor {
     case .nothing: break
     case .wake: wake.signal()
     case .wakeWatcher: watch.signal()
-    case .thread: if !Thread.start({ self.work() }) { state.withLock { $0.threads -= 1 } }
-    case .watcher: if !Thread.start({ self.watchForStalls() }) { state.withLock { $0.watcherRuns = false } }
+    case .thread: if !Self.start({ self.work() }) { doWithout() }
+    case .watcher: if !Self.start({ self.watchForStalls() }) { state.withLock { $0.watcherRuns = false } }
     }
+  }
+
+  /// A thread, also where the system is out of them for a moment.
+  private static func start(_ body: @escaping @Sendable () -> Void) -> Bool {
+    for _ in 0..<100 {
+      if Thread.start(body) { return true }
+      usleep(1000)
+    }
+    return false
+  }
+
+  /// There is no thread to be had: those that exist take the job when they can. Where none exists, this one does what
+  /// is waiting, since nobody else ever would.
+  private func doWithout() {
+    let isAlone = state.withLock { state -> Bool in
+      state.threads -= 1
+      return state.threads == 0
+    }
+    guard isAlone else { return }
+    let executor = asUnownedTaskExecutor()
+    while let job = state.withLock({ $0.take() }) { job.runSynchronously(on: executor) }
   }
 
   private func work() {

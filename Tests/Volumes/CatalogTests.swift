@@ -191,6 +191,22 @@ import Testing
     #expect(!Files.exists("\(volumes)/stray"))
   }
 
+  @Test func dataIsKeptWhenEveryRecordIsLost() async throws {
+    let crashed = try await VolumeFixture()
+    defer { crashed.close() }
+    let volume = try await crashed.create("database")
+    try Files.replace("\(volume.mountpoint)/row", with: Array("data".utf8), mode: 0o644, durable: false)
+    crashed.records.records.withLock { $0 = [:] }
+    let fixture = try await VolumeFixture(after: crashed)
+    _ = try await fixture.check(repair: true)
+    #expect(try Files.readText("\(volume.mountpoint)/row") == "data")
+    #expect(try await fixture.check().map(\.kind) == [.leftover])
+    // It is a volume again when it is created again.
+    _ = try await fixture.create("database")
+    #expect(try await fixture.check() == [])
+    #expect(try Files.readText("\(volume.mountpoint)/row") == "data")
+  }
+
   @Test func aRecordThatDoesNotReadIsALoudError() async throws {
     let fixture = try await VolumeFixture()
     defer { fixture.close() }

@@ -206,6 +206,10 @@ final class LocalStorage: Sendable {
 
   // MARK: Checking
 
+  private func isEmpty(_ volume: String) -> Bool {
+    ((try? Files.list("\(volumes)/\(volume)/_data")) ?? []).isEmpty
+  }
+
   func check(_ request: PluginCheck, recorded: [Volume]) throws(EngineError) -> [SystemDifference] {
     var differences: [SystemDifference] = []
     func report(_ kind: SystemDifference.Kind, _ object: String) {
@@ -221,6 +225,11 @@ final class LocalStorage: Sendable {
       if request.repair { _ = try create(volume.name, volume.options) }
     }
     for name in present.subtracting(names).subtracting(made).sorted() {
+      // Without a single record, the records were lost rather than this one volume left: its data is not thrown away.
+      guard !recorded.isEmpty || isEmpty(name) else {
+        report(.leftover, "directory \(volumes)/\(name), kept because it has data and no volume at all is recorded")
+        continue
+      }
       report(.leftover, "directory \(volumes)/\(name)")
       if request.repair { try remove(name) }
     }
