@@ -179,6 +179,16 @@ struct ExternalDriverTests {
     await world.end()
   }
 
+  @Test func oneThatDiesAtItsStartIsStartedAgainLessAndLess() async throws {
+    let world = try World(["dead": ["exit"]])
+    let begun = Timekeeper.clock()
+    await world.drivers.start()
+    await eventually("four more starts") { (world.status("dead")?.restarts ?? 0) >= 4 }
+    // Pauses of 100, 200, 400 and 800 ms; however slow the machine is, they are not shorter.
+    #expect(Timekeeper.clock() - begun >= 1_500_000_000)
+    await world.end()
+  }
+
   @Test func aFloodOnItsStandardErrorHoldsNothingUp() async throws {
     let world = try World(["bad": ["chatter", VolumeDriverCreate.name]])
     await world.drivers.start()

@@ -115,6 +115,7 @@ extension Lifecycle {
 
   private func openLog(_ record: ContainerRecord, _ call: Call) async throws(EngineError) -> LogOpen.Reply {
     let driver = logDriver(record.configuration)
+    if !driver.isEmpty { await call.bus.publishWanted(LogOpen.self, role: "log", driver: driver) }
     do throws(EngineError) {
       return try await call.request(
         LogOpen(container: record.id, options: record.configuration.logOptions), driver: driver)

@@ -130,9 +130,17 @@ final class DriverProcess: Sendable {
     milliseconds < 1000 ? "\(milliseconds) ms" : "\((milliseconds + 500) / 1000) s"
   }
 
+  /// Waits for the whole time unless the driver is to be ended: a poke that was meant for the life before says nothing.
   private func sleep(milliseconds: Int) {
-    var events = [pollfd(fd: wake.number, events: Int16(POLLIN), revents: 0)]
-    poll(&events, 1, Int32(milliseconds))
+    let end = Timekeeper.clock() + UInt64(milliseconds) * 1_000_000
+    while !state.withLock({ $0.isStopping }) {
+      let now = Timekeeper.clock()
+      guard now < end else { return }
+      var events = [pollfd(fd: wake.number, events: Int16(POLLIN), revents: 0)]
+      poll(&events, 1, Int32((end - now) / 1_000_000 + 1))
+      var value: UInt64 = 0
+      if events[0].revents != 0 { _ = read(wake.number, &value, 8) }
+    }
   }
 
   /// One life of the process.
