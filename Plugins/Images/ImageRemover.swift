@@ -47,14 +47,18 @@ struct ImageRemover: Sendable {
             + "\(user.id.short) is using its referenced image \(id.short)")
       }
       let steps = Self.untagged(tags, digests)
-      // Other names keep the image; so does a container that runs, of which nobody is told twice.
-      if keeps || users.contains(where: \.isRunning) {
+      // Other names keep the image; so does a container, whose file system stands on its layers.
+      if keeps || !users.isEmpty {
         try await store.remove(references: tags, digests: [id: Set(digests)], images: [], call.bus)
         return steps
       }
       return try await delete(id, tags, steps, call).steps
     }
     if let conflict = conflict(request, id, names, users) { throw conflict }
+    if !users.isEmpty {
+      try await store.remove(references: names.tags, digests: [id: Set(names.digests)], images: [], call.bus)
+      return Self.untagged(names.tags, names.digests)
+    }
     return try await delete(id, names.tags, Self.untagged(names.tags, names.digests), call).steps
   }
 

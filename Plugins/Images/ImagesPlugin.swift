@@ -6,7 +6,18 @@ import LinuxSystem
 
 /// The images: their configurations, names and layers, and the ways they come in and go.
 public final class ImagesPlugin: Plugin {
-  public static let manifest = PluginManifest(name: "images", role: "image", dependencies: ["records", "snapshot"])
+  public static let manifest = PluginManifest(
+    name: "images", role: "image", dependencies: ["records", "snapshot"],
+    keys: [
+      ConfigurationKey(
+        "parallel-downloads", .integer(3), range: 1...100, "Layers that are fetched at the same time, over all pulls."),
+      ConfigurationKey(
+        "layer-limit", .integer(64 << 30), range: 1...Int.max,
+        "Bytes that one layer may unpack to: what a decompression bomb gets before it is refused."),
+      ConfigurationKey(
+        "ingest-lifetime", .integer(86_400), range: 1...Int.max,
+        "Seconds that an incomplete blob is kept for a later pull."),
+    ])
 
   private let host: PluginHost
   private let content: ContentStore

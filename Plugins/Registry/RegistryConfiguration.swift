@@ -29,13 +29,13 @@ public struct RegistryConfiguration: Sendable, Equatable {
   public init() {}
 
   /// The plugin's keys of the configuration, over the defaults: `mirrors` (for Docker Hub) and `mirrors.HOST`, `insecure`,
-  /// `authorities` (lists with commas), `stall-timeout` (seconds), `retries`, `max-concurrent-downloads`.
+  /// `authorities` (lists), `stall-timeout` (seconds), `retries`, `max-concurrent-downloads`.
   ///
   /// - Throws: `invalidArgument` that names the key.
   public init(_ keys: [String: String], environment: (String) -> String?) throws(EngineError) {
     proxies = ProxySettings(environment: environment)
     for (key, value) in keys.sorted(by: { $0.key < $1.key }) {
-      let list = value.split { $0 == "," || $0 == " " }.map(String.init)
+      let list = value.split { $0 == "," || $0 == " " || $0 == "\n" }.map(String.init)
       switch key {
       case "mirrors": mirrors["docker.io"] = list
       case "insecure": insecure = list

@@ -5,7 +5,21 @@ import LinuxSystem
 
 /// Speaks to registries (OCI distribution specification 1.1): what it fetches it hands on, and it keeps nothing.
 public final class RegistryPlugin: Plugin {
-  public static let manifest = PluginManifest(name: "registry", role: "registry", onFailure: .skip)
+  public static let manifest = PluginManifest(
+    name: "registry", role: "registry", onFailure: .skip,
+    keys: [
+      ConfigurationKey("mirrors", .list([]), "Addresses (http or https) that are asked before Docker Hub."),
+      ConfigurationKey("insecure", .list([]), "Registries that may be spoken to without TLS, as host or host:port."),
+      ConfigurationKey(
+        "authorities", .list(RegistryConfiguration().authorities),
+        "Directories of certificates beside the system's, with a directory HOST[:PORT] a registry."),
+      ConfigurationKey(
+        "stall-timeout", .integer(30), range: 1...86_400,
+        "Seconds after which a transfer that hardly moves is begun again."),
+      ConfigurationKey("retries", .integer(5), range: 0...100, "How often a request is tried again."),
+      ConfigurationKey(
+        "max-concurrent-downloads", .integer(32), range: 1...1000, "Transfers at the same time, over all pulls."),
+    ])
 
   private let client: RegistryClient
   private let downloads: Slots

@@ -12,7 +12,12 @@ public final class OverlaySnapshotsPlugin: Plugin {
     keys: [
       ConfigurationKey(
         "mount", .text("auto"), choices: ["auto", "classic"],
-        "How layers are given to the kernel: one by one where it takes them so, or always in one list.")
+        "How layers are given to the kernel: one by one where it takes them so, or always in one list."),
+      ConfigurationKey(
+        "layer-entries", .integer(UnpackPolicy().maximumEntries), range: 1...Int.max,
+        "Files and directories that one layer may have."),
+      ConfigurationKey(
+        "layer-devices", .text("allow"), choices: ["allow", "refuse"], "Whether layers may have device nodes."),
     ])
 
   private let host: PluginHost
