@@ -71,6 +71,8 @@ public final class ArchiveWriter {
   public func copy(_ file: Int32, _ size: Int64, _ name: String) throws(EngineError) {
     var left = size
     while left > 0 {
+      // A sparse file may take hours, and whoever asked may be gone.
+      if Task.isCancelled { throw EngineError(.cancelled, "interrupted") }
       let count = read(file, buffer.baseAddress, min(buffer.count, Int(left)))
       if count < 0 && errno == EINTR { continue }
       guard count >= 0 else { throw unreadable(name, errno) }
