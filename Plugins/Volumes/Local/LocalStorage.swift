@@ -210,7 +210,11 @@ final class LocalStorage: Sendable {
     ((try? Files.list("\(volumes)/\(volume)/_data")) ?? []).isEmpty
   }
 
-  func check(_ request: PluginCheck, recorded: [Volume]) throws(EngineError) -> [SystemDifference] {
+  /// - Parameter hasRecords: the engine knows of something; otherwise its records are lost, and directories that have
+  ///   data are what remains of them.
+  func check(
+    _ request: PluginCheck, recorded: [Volume], hasRecords: Bool
+  ) throws(EngineError) -> [SystemDifference] {
     var differences: [SystemDifference] = []
     func report(_ kind: SystemDifference.Kind, _ object: String) {
       differences.append(SystemDifference(kind: kind, plugin: host.manifest.name, object: object))
@@ -225,9 +229,8 @@ final class LocalStorage: Sendable {
       if request.repair { _ = try create(volume.name, volume.options) }
     }
     for name in present.subtracting(names).subtracting(made).sorted() {
-      // Without a single record, the records were lost rather than this one volume left: its data is not thrown away.
-      guard !recorded.isEmpty || isEmpty(name) else {
-        report(.leftover, "directory \(volumes)/\(name), kept because it has data and no volume at all is recorded")
+      guard hasRecords || isEmpty(name) else {
+        report(.leftover, "directory \(volumes)/\(name), kept because it has data and nothing at all is recorded")
         continue
       }
       report(.leftover, "directory \(volumes)/\(name)")

@@ -39,7 +39,10 @@ public final class LocalVolumePlugin: Plugin {
     }
     try registrar.answerAsPlugin(PluginCheck.self) { (request, call) async throws(EngineError) in
       let recorded = try await call.request(VolumeList()).filter { $0.driver == "local" }
-      return try storage.check(request, recorded: recorded)
+      // An engine that knows no image either has lost its records rather than this one volume's.
+      var hasRecords = !recorded.isEmpty
+      if !hasRecords { hasRecords = (try? await call.request(ImageList()))?.isEmpty == false }
+      return try storage.check(request, recorded: recorded, hasRecords: hasRecords)
     }
   }
 
