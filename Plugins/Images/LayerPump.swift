@@ -143,9 +143,7 @@ final class LayerPump: @unchecked Sendable {
   }
 
   private func report() {
-    var now = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    let milliseconds = Int64(now.tv_sec) * 1000 + Int64(now.tv_nsec) / 1_000_000
+    let milliseconds = MonotonicClock.now / 1_000_000
     if milliseconds - lastProgress < 100 { return }
     lastProgress = milliseconds
     progress(bytesRead)

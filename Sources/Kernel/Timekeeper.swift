@@ -1,4 +1,5 @@
 import Glibc
+import LinuxSystem
 import Synchronization
 
 /// Fires deadlines from a thread of its own, so that they fire also when every other thread is blocked.
@@ -23,11 +24,7 @@ public final class Timekeeper: Sendable {
   public init() {}
 
   /// Nanoseconds of CLOCK_MONOTONIC.
-  public static func clock() -> UInt64 {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-  }
+  public static func clock() -> UInt64 { UInt64(MonotonicClock.now) }
 
   /// Calls `action` once after `delay`, on the timekeeper's thread: it must not block.
   public func schedule(after delay: Duration, _ action: @escaping @Sendable () -> Void) -> Ticket {

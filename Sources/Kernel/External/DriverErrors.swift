@@ -1,5 +1,6 @@
 import Contracts
 import Glibc
+import LinuxSystem
 import Logging
 
 /// What a driver writes to its standard output and error: into the engine's log, but not more than a log can bear.
@@ -46,11 +47,10 @@ struct DriverErrors {
     partial.removeAll(keepingCapacity: true)
     if text.isEmpty { return }
     lastLine = text
-    var now = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    if now.tv_sec != second {
+    let now = Int(MonotonicClock.now / 1_000_000_000)
+    if now != second {
       if dropped > 0 { log.warning("\(dropped) more lines were dropped") }
-      (second, logged, dropped) = (now.tv_sec, 0, 0)
+      (second, logged, dropped) = (now, 0, 0)
     }
     guard logged < Self.linesPerSecond else {
       dropped += 1
