@@ -9,6 +9,7 @@ public final class ArchiveWriter {
   private let archive: OpaquePointer
   private let subject: String
   private let output: Descriptor
+  private var isFinished = false
   private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 4096)
 
   /// - Parameter output: written to its end; the caller closes it.
@@ -26,6 +27,8 @@ public final class ArchiveWriter {
   }
 
   deinit {
+    // Without it libarchive completes an entry that was left off: a sparse terabyte with that many zeros.
+    if !isFinished { archive_write_fail(archive) }
     archive_write_free(archive)
     buffer.deallocate()
   }
@@ -85,6 +88,7 @@ public final class ArchiveWriter {
   /// Writes the end of the archive.
   public func finish() throws(EngineError) {
     guard archive_write_close(archive) == ARCHIVE_OK else { throw failure() }
+    isFinished = true
   }
 
   private func add(_ name: String, type: mode_t, mode: mode_t, size: Int64) throws(EngineError) {

@@ -3,6 +3,9 @@ import Glibc
 
 /// The file system calls that the engine needs, with owned descriptors and typed errors.
 public enum Files {
+  /// `O_TMPFILE` of open(2), a macro that is not imported: a file without a name in the directory that is opened.
+  public static let nameless: Int32 = 0o20000000 | O_DIRECTORY
+
   /// open(2); close-on-exec is always added.
   public static func open(_ path: String, _ flags: Int32, mode: UInt32 = 0) throws(SystemCallError) -> OwnedDescriptor {
     OwnedDescriptor(adopting: try SystemCallError.check("open", path) { linux_open(path, flags | O_CLOEXEC, mode) })
@@ -23,7 +26,7 @@ public enum Files {
   ) throws(SystemCallError) -> OwnedDescriptor {
     var how = open_how()
     how.flags = UInt64(UInt32(bitPattern: flags | O_CLOEXEC))
-    how.mode = flags & (O_CREAT | 0o20000000) != 0 ? UInt64(mode) : 0
+    how.mode = flags & O_CREAT != 0 || flags & nameless == nameless ? UInt64(mode) : 0
     how.resolve = UInt64(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
     return OwnedDescriptor(
       adopting: try SystemCallError.check("openat2", path) { linux_openat2(root, path, &how) })

@@ -68,5 +68,31 @@ extension EndToEnd {
         #expect(fixture.succeed("run", "--rm", "bb", "echo", "works") == "works")
       }
     }
+
+    /// A sparse terabyte would fill the disk long after the user has given up.
+    @Test func anExportEndsWithItsClient() throws {
+      defer { fixture.end() }
+      let scratch = "\(fixture.directory)/exports"
+      try FileManager.default.createDirectory(atPath: scratch, withIntermediateDirectories: true)
+      fixture.succeed("run", "--name", "sparse", "bb", "truncate", "-s", "1000G", "/hole")
+      let client = try fixture.spawnOnHost([
+        "\(Fixture.binaries)/engine", "--root", fixture.root, "export", "-o", "\(scratch)/sparse.tar", "sparse",
+      ])
+      /// What the daemon writes below the directory, also without a name.
+      func written() -> [String] {
+        fixture.processes(named: "engined").flatMap { process -> [String] in
+          let descriptors = "/proc/\(process)/fd"
+          return ((try? FileManager.default.contentsOfDirectory(atPath: descriptors)) ?? []).compactMap {
+            try? FileManager.default.destinationOfSymbolicLink(atPath: "\(descriptors)/\($0)")
+          }
+        }.filter { $0.hasPrefix(scratch) }
+      }
+      #expect(Fixture.eventually { !written().isEmpty })
+      kill(client, SIGKILL)
+      #expect(Fixture.eventually { written().isEmpty })
+      #expect(try FileManager.default.contentsOfDirectory(atPath: scratch) == [])
+      fixture.succeed("rm", "sparse")
+      fixture.expectClean()
+    }
   }
 }

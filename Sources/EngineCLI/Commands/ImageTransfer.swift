@@ -59,9 +59,27 @@ enum ImageTransfer {
     guard Files.isDirectory(directory) else {
       throw Failure("invalid output path: directory \"\(directory)\" does not exist")
     }
+    return try complete(path, in: directory, body)
+  }
+
+  /// A file that has a name only when it is complete, so that nothing is left of one that is interrupted; on file
+  /// systems without such files (open(2), `O_TMPFILE`) one of another name until then.
+  private static func complete<Value>(
+    _ path: String, in directory: String, _ body: (Descriptor) throws -> Value
+  ) throws -> Value {
     let temporary = "\(directory).engine_temp_\(getpid())"
+    let nameless = try? open(directory, O_WRONLY | Files.nameless)
     do {
-      let value = try body(try open(temporary, O_WRONLY | O_CREAT | O_TRUNC))
+      let output = try nameless ?? open(temporary, O_WRONLY | O_CREAT | O_TRUNC)
+      let value = try body(output)
+      if nameless != nil {
+        // A link never replaces a file, a renaming does.
+        let own = "/proc/self/fd/\(output.number)"
+        if linkat(AT_FDCWD, own, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0 { return value }
+        guard errno == EEXIST, linkat(AT_FDCWD, own, AT_FDCWD, temporary, AT_SYMLINK_FOLLOW) == 0 else {
+          throw Failure("\(path): \(SystemCallError.text(errno).lowercasedFirst)")
+        }
+      }
       guard rename(temporary, path) == 0 else {
         throw Failure("\(path): \(SystemCallError.text(errno).lowercasedFirst)")
       }
