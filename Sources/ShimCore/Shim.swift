@@ -89,6 +89,14 @@ public final class Shim {
     for number in descriptors { close(number) }
   }
 
+  /// The exit is known: only output that a slow client has not taken yet keeps this process, and that keeps no port.
+  private func letGo() {
+    isRecorded = true
+    for number in reservations { close(number) }
+    reservations = []
+    disconnect()
+  }
+
   private func engineIsGone() {
     disconnect()
     if exit != nil && !isRecorded { record() }
@@ -123,16 +131,16 @@ public final class Shim {
       send(.done, number)
     case .acknowledgeExit:
       FaultPoint.reach("shim.exit.acknowledged")
-      isRecorded = true
-      disconnect()
+      letGo()
     case .hello:
       let pid = exit == nil && container?.exit == nil ? container?.pid ?? 0 : 0
       let pidfd = container?.pidfd ?? -1
       send(.state(shim: getpid(), pid: pid), number, descriptors: pid > 0 && pidfd >= 0 ? [pidfd] : [])
       if let exit, !isRecorded { send(.exited(code: exit.code, time: exit.time)) }
     case .terminate:
+      // The container is gone, and whoever removes it knows: what its clients have not taken yet is still theirs.
+      if exit != nil { return letGo() }
       // Without the disconnection, whose end the engine waits for, until the container is gone.
-      if isRecorded { return disconnect() }
       isTerminating = true
       if let container, container.exit == nil, container.pid > 0 { kill(container.pid, SIGKILL) }
       FaultPoint.reach("shim.terminate.killed")

@@ -112,6 +112,22 @@ extension RealKernel {
       #expect(text.hasSuffix("\n17000\n"))
     }
 
+    /// Also where the container is removed before the shim has heard that its exit was noted, as `--rm` may.
+    @Test func whatIsRemovedAtOnceIsStillDelivered() async throws {
+      let pipe = try Pipe()
+      let removed = Recorder<ObjectID>()
+      let subscription = fixture.bus.subscribe(to: RuntimeExited.self) { [bus = fixture.bus] event in
+        _ = try? await bus.request(RuntimeRemove(container: event.container))
+        removed.add(event.container)
+      }
+      defer { fixture.bus.unsubscribe(subscription) }
+      let (id, _) = try await start(sh("seq 1 17000"), StandardStreams(output: pipe.writing()))
+      pipe.closeWriting()
+      _ = try await removed.first { $0 == id }
+      let text = await pipe.readToEnd()
+      #expect(text.hasSuffix("\n17000\n"))
+    }
+
     @Test func grandchildrenDoNotHoldTheExit() async throws {
       var specification = sh("sleep 30 & echo $!; exit 3")
       specification.namespaces[.pid] = .host
