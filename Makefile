@@ -38,8 +38,8 @@ run: build
 ## Every test there is: units, the kernel of this machine, and the built binaries. The last ones wait for processes, on
 ## threads that the others need.
 test: test-deps build lint
-	$(SUDO) $(SWIFT) test --skip EndToEndTests
-	$(SUDO) env ENGINE_BINARIES=$(abspath $(RELEASE)) $(SWIFT) test --skip-build --filter EndToEndTests
+	$(SUDO) Tests/report $(SWIFT) test --skip EndToEndTests
+	$(SUDO) env ENGINE_BINARIES=$(abspath $(RELEASE)) Tests/report $(SWIFT) test --skip-build --filter EndToEndTests
 
 ## Random changes of references, manifests and layers, longer than the tests run them and with another seed each time.
 FUZZ_ROUNDS ?= 200000
