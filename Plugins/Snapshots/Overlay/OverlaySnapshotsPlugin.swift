@@ -25,14 +25,16 @@ public final class OverlaySnapshotsPlugin: Plugin {
   private let trash: Trash
   private let layers: LayerStore
   private let containers: WritableLayers
-  /// What an image without layers is mounted above.
+  /// What the layers of an image without any look like.
   private let emptyLayer: String
+  private let baseLayer: String
   private let view: LowerView
 
   public init(host: PluginHost) throws(EngineError) {
     self.host = host
     state = try host.stateDirectory()
     emptyLayer = "\(state)/empty"
+    baseLayer = "\(state)/base"
     trash = Trash(path: "\(state)/trash", host: host)
     view = LowerView(empty: emptyLayer)
     layers = LayerStore(path: "\(state)/layers", host: host, trash: trash, view: view)
@@ -59,7 +61,7 @@ public final class OverlaySnapshotsPlugin: Plugin {
     }
     try registrar.answerAsDriver(SnapshotExport.self) { request, _ throws(EngineError) in try self.export(request) }
     try registrar.answerAsDriver(SnapshotDifferences.self) { request, _ throws(EngineError) in
-      let trees = request.layers.reversed().map { self.layers.tree($0) }
+      let trees = request.layers.reversed().map { self.layers.tree($0) } + [self.baseLayer]
       return try Differences.list(
         upper: "\(self.containers.directory(request.container))/upper", lower: trees, ignored: Set(request.ignored))
     }
@@ -70,6 +72,7 @@ public final class OverlaySnapshotsPlugin: Plugin {
     do {
       try Files.makeDirectory(emptyLayer, mode: 0o755)
       try SystemCallError.check("chmod", emptyLayer) { chmod(emptyLayer, 0o755) }
+      try BaseLayer.make(at: baseLayer)
     } catch {
       throw EngineError(.internalFailure, "the layers cannot be kept: \(error)")
     }
@@ -112,14 +115,14 @@ public final class OverlaySnapshotsPlugin: Plugin {
       throw EngineError(.invalidArgument, "max depth exceeded: \(request.layers.count) layers")
     }
     var trees: [String] = []
-    trees.reserveCapacity(max(1, request.layers.count))
+    trees.reserveCapacity(request.layers.count + 1)
     var top: LayerStore.Layer?
     for chain in request.layers.reversed() {
       let layer = try layers.layer(chain)
       if top == nil { top = layer }
       trees.append(layers.tree(chain))
     }
-    if trees.isEmpty { trees.append(emptyLayer) }
+    trees.append(baseLayer)
     try containers.make(request.container, above: top)
     FaultPoint.reach("overlay.mount.made")
     let directory = containers.directory(request.container)
