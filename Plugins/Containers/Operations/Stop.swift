@@ -64,7 +64,7 @@ extension Lifecycle {
     if session?.settled.resolved != nil { return }
     do throws(EngineError) {
       _ = try await call.request(RuntimeSignal(container: entry.id, signal: number))
-    } catch  where error.code == .notFound { return }
+    } catch  where error.code == .notFound || error.code == .conflict { return }
     await tell("kill", entry.record, ["signal": "\(number)"])
     // What is to end has to move for it.
     let record = entry.record
