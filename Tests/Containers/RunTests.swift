@@ -13,7 +13,7 @@ import Testing
       $0.mounts = [MountRequest(kind: .volume, source: "data", target: "/data")]
     }
     let id = try #require(run.id)
-    #expect(run.elements == [.created(id, warnings: ["no swap limit"]), .started])
+    #expect(run.elements == [.created(id, warnings: []), .created(id, warnings: ["no swap limit"]), .started])
     let record = try await world.inspect("web")
     #expect(record.state.status == .running && record.state.pid > 0)
     #expect(record.endpoints.first?.address == "172.17.0.2")

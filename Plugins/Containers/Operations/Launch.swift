@@ -20,10 +20,14 @@ extension Lifecycle {
   /// Starts a container whose record is stored: everything that it needs is acquired on the lease of `call`, which is
   /// committed here once the container runs and its state is stored. The entry's lock is held.
   ///
-  /// - Parameter isRun: the container is new: undoing takes its writable layer too.
+  /// - Parameters:
+  ///   - isRun: the container is new: undoing takes its writable layer too.
+  ///   - announce: called when all is ready and the process is started next: a client that is told has its terminal
+  ///     and its signals in order before the process can ask for them.
   /// - Returns: the run that began with its first client, and warnings for people.
   func launch(
-    _ entry: ContainerEntry, _ streams: StandardStreams, isRun: Bool, _ steps: StartSteps, _ call: Call
+    _ entry: ContainerEntry, _ streams: StandardStreams, isRun: Bool, _ steps: StartSteps, _ call: Call,
+    announce: () async throws(EngineError) -> Void
   ) async throws(EngineError) -> Launched {
     let record = entry.record
     let session = Session(trace: call.tracePoint)
@@ -53,6 +57,7 @@ extension Lifecycle {
     let attached = await attachment
     let local = try prepared.get()
     let network = try attached.get()
+    try await announce()
 
     var mark = MonotonicClock.now
     let endpoints = network?.endpoints ?? []

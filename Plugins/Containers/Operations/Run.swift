@@ -13,11 +13,13 @@ extension Lifecycle {
       let (entry, warnings) = try await make(
         request.containerName, request.configuration, isRun: true, steps, call)
       let streams = streams(request.streams, request.configuration)
-      let launched = try await launch(entry, streams, isRun: true, steps, call)
+      let launched = try await launch(entry, streams, isRun: true, steps, call) { () async throws(EngineError) in
+        try await sink.yield(.created(entry.id, warnings: warnings))
+      }
       entry.lock.release()
-      return (entry, launched, warnings + launched.warnings)
+      return (entry, launched, launched.warnings)
     }
-    try await sink.yield(.created(entry.id, warnings: warnings))
+    if !warnings.isEmpty { try await sink.yield(.created(entry.id, warnings: warnings)) }
     try await sink.yield(.started)
     return request.isDetached ? nil : try await watch(launched.session, launched.client, sink)
   }
@@ -26,10 +28,11 @@ extension Lifecycle {
     _ request: ContainerStart, _ call: Call, _ sink: Sink<ContainerRunElement>
   ) async throws(EngineError) -> ExitStatus? {
     let entry = try table.find(request.container)
-    let launched = try await launchAgain(entry, request, call)
+    let launched = try await launchAgain(entry, request, call) { () async throws(EngineError) in
+      if request.isAttached { try await sink.yield(.created(entry.id, warnings: [])) }
+    }
     let warnings = launched?.warnings ?? []
-    // An attached client learns the ID, under which it passes signals on.
-    if request.isAttached || !warnings.isEmpty { try await sink.yield(.created(entry.id, warnings: warnings)) }
+    if !warnings.isEmpty { try await sink.yield(.created(entry.id, warnings: warnings)) }
     try await sink.yield(.started)
     guard request.isAttached, let launched else { return nil }
     return try await watch(launched.session, launched.client, sink)
@@ -37,12 +40,13 @@ extension Lifecycle {
 
   /// Starts a container that was made before; nil when it runs already.
   func launchAgain(
-    _ entry: ContainerEntry, _ request: ContainerStart, _ call: Call, isPolicy: Bool = false
+    _ entry: ContainerEntry, _ request: ContainerStart, _ call: Call, isPolicy: Bool = false,
+    announce: @escaping @Sendable () async throws(EngineError) -> Void = {}
   ) async throws(EngineError) -> Launched? {
     try await leased("start", call) { (call) async throws(EngineError) -> Launched? in
       try await entry.lock.withLock { () async throws(EngineError) -> Launched? in
         do throws(EngineError) {
-          return try await startLocked(entry, request, call, isPolicy: isPolicy)
+          return try await startLocked(entry, request, call, isPolicy: isPolicy, announce)
         } catch {
           await call.lease.release()
           throw error
@@ -53,7 +57,8 @@ extension Lifecycle {
 
   /// - Parameter isPolicy: it is the restart policy that asks, and only as long as the container waits for it.
   private func startLocked(
-    _ entry: ContainerEntry, _ request: ContainerStart, _ call: Call, isPolicy: Bool
+    _ entry: ContainerEntry, _ request: ContainerStart, _ call: Call, isPolicy: Bool,
+    _ announce: () async throws(EngineError) -> Void
   ) async throws(EngineError) -> Launched? {
     let state = entry.snapshot
     switch state.record.state.status {
@@ -85,7 +90,7 @@ extension Lifecycle {
       _ = try await call.request(RuntimePrepare(container: entry.id))
       steps.finish("spawn shim", &mark)
       let streams = streams(request.streams, state.record.configuration)
-      return try await launch(entry, streams, isRun: false, steps, call)
+      return try await launch(entry, streams, isRun: false, steps, call, announce: announce)
     } catch {
       entry.update { state in
         state.record.state.error = error.description

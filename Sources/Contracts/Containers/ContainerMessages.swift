@@ -21,6 +21,7 @@ public struct ContainerCreate: Request {
 
 /// How a client watched a container: what it says while it runs and how it ended.
 public enum ContainerRunElement: Codable, Sendable, Equatable {
+  /// All is ready; its process is started next. Told again when there are more warnings then.
   case created(ObjectID, warnings: [String])
   case started
   /// The user let go with the detach keys.

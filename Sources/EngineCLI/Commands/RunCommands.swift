@@ -119,9 +119,10 @@ enum RunCommands {
       case .created(let id, let warnings):
         created = id
         warn(warnings)
-        try file.write(id)
         return .created(id)
-      case .started: return .started
+      case .started:
+        if let created { try file.write(created) }
+        return .started
       case .detached: return .detached
       }
     }
