@@ -37,6 +37,13 @@ public final class Shim {
     self.listener = listener
   }
 
+  /// Reads a plan once before the real one comes: what the first reading costs, mostly in pages of code that are not
+  /// mapped yet, is then paid while nobody waits.
+  public static func warmUp() {
+    let frame = Frame(number: 0, body: ToShim.start(StartPlan()))
+    if let bytes = try? frame.encoded() { _ = try? Frame<ToShim>(decoding: bytes) }
+  }
+
   public func run() {
     loop.watch(engine, EventLoop.readable) { [unowned self] _ in self.receive() }
     loop.watch(listener, EventLoop.readable) { [unowned self] _ in self.accept() }
@@ -92,9 +99,13 @@ public final class Shim {
   /// The exit is known: only output that a slow client has not taken yet keeps this process, and that keeps no port.
   private func letGo() {
     isRecorded = true
+    giveBackPorts()
+    disconnect()
+  }
+
+  private func giveBackPorts() {
     for number in reservations { close(number) }
     reservations = []
-    disconnect()
   }
 
   private func engineIsGone() {
@@ -154,6 +165,7 @@ public final class Shim {
       return send(.failed(.internalFailure, "the container's shim was given a plan that does not fit"), number)
     }
     self.plan = plan
+    nameProcess(plan.directory)
     var child = ChildDescriptors()
     child.root = descriptors.popFirst() ?? -1
     if plan.hasNetwork { child.network = descriptors.popFirst() ?? -1 }
@@ -193,6 +205,13 @@ public final class Shim {
     }
   }
 
+  /// Shows the container's short ID in the process's arguments (proc_pid_cmdline(5)), also where it stood by before.
+  private func nameProcess(_ directory: String) {
+    guard CommandLine.argc > 1, let label = CommandLine.unsafeArgv[1] else { return }
+    let name = directory.utf8.reversed().prefix { $0 != UInt8(ascii: "/") }.reversed()
+    for (index, digit) in name.prefix(strlen(label)).enumerated() { label[index] = CChar(bitPattern: digit) }
+  }
+
   /// Pidfds of the processes whose namespaces the container shares, by their PID.
   private func owners(_ plan: StartPlan) throws(SystemCallError) -> [Int32: Int32] {
     var result: [Int32: Int32] = [:]
@@ -228,6 +247,8 @@ public final class Shim {
     exit = (code, time)
     FaultPoint.reach("shim.exit.reaped")
     if engine >= 0 {
+      // Before the engine hears of it: it keeps them until the rest is undone, and then they must be free.
+      giveBackPorts()
       send(.exited(code: code, time: time))
       FaultPoint.reach("shim.exit.told")
     } else {

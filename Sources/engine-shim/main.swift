@@ -11,6 +11,7 @@ _ = linux_fcntl(3, F_SETFD, Int(FD_CLOEXEC))
 _ = linux_fcntl(4, F_SETFD, Int(FD_CLOEXEC))
 for number in [SIGPIPE, SIGHUP, SIGINT, SIGTERM, SIGQUIT, SIGUSR1, SIGUSR2] { signal(number, SIG_IGN) }
 umask(0o077)
+Shim.warmUp()
 do {
   try Shim(engine: 3, listener: 4, born: born).run()
 } catch {

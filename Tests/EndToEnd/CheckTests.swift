@@ -221,7 +221,7 @@ extension EndToEnd {
       #expect(kill(process, 0) == 0)
       _ = fixture.engine("system", "check", "--repair")
       fixture.expectClean()
-      #expect(!fixture.processes(named: "engine-shim").contains { $0 == process })
+      #expect(!fixture.shims.contains { $0 == process })
       let ended = Fixture.eventually {
         let status = try? String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8)
         return status?.contains(") Z ") ?? true

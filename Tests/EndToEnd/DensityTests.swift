@@ -8,7 +8,9 @@ extension EndToEnd {
     /// Kilobytes of PSS (proc_pid_smaps_rollup(5)) of the daemon and of every shim: everything but the payload.
     private func proportionalSize(_ fixture: Fixture) throws -> (kilobytes: Int, shims: Int) {
       let daemon = try #require(fixture.processes(named: "engined").first)
-      let shims = Fixture.command(["pgrep", "-P", "\(daemon)", "-f", "^engine-shim"]).lines.compactMap { pid_t($0) }
+      let shims = Fixture.command(["pgrep", "-P", "\(daemon)", "-f", "^engine-shim [0-9a-f]"]).lines.compactMap {
+        pid_t($0)
+      }
       var sum = 0
       for process in [daemon] + shims {
         let text = try String(contentsOfFile: "/proc/\(process)/smaps_rollup", encoding: .utf8)

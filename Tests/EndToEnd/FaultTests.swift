@@ -114,7 +114,7 @@ private final class FaultSweep {
     fixture.killDaemons()
     _ = FileManager.default.createFile(atPath: "\(gate)/open", contents: nil)
     let ended = Fixture.eventually {
-      fixture.processes(named: "engine-shim").isEmpty && access(log, F_OK) == 0
+      fixture.shims.isEmpty && access(log, F_OK) == 0
         || !fixture.succeed("ps", "-a", "--format", "{{.Names}} {{.State}}").contains("four\(number) running")
     }
     #expect(ended, "\(point): the end is not noticed")
@@ -201,8 +201,8 @@ private final class FaultSweep {
     #expect(volumes.count <= (point == "volumes.keep.recorded" ? 1 : 0), "\(point) leaves the volumes \(volumes)")
     if !volumes.isEmpty { _ = fixture.engine(["volume", "rm"] + volumes) }
     #expect(fixture.engine("run", "--rm", "bb", "true").status == 0, "after \(point)")
-    let gone = Fixture.eventually { fixture.processes(named: "engine-shim").isEmpty }
-    #expect(gone, "\(point) leaves \(fixture.processes(named: "engine-shim"))")
+    let gone = Fixture.eventually { fixture.shims.isEmpty }
+    #expect(gone, "\(point) leaves \(fixture.shims)")
     Fixture.eventually { !fixture.hasVirtualLinks }
     #expect(!fixture.hasVirtualLinks, "\(point) leaves links")
     #expect(Fixture.containersProcesses(sleeping: seconds).isEmpty, "\(point) leaves a container's process")

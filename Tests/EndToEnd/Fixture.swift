@@ -142,6 +142,14 @@ final class Fixture {
     }
   }
 
+  /// The shims of containers, without those that stand by for one.
+  var shims: [pid_t] {
+    processes(named: "engine-shim").filter { process in
+      let arguments = FileManager.default.contents(atPath: "/proc/\(process)/cmdline") ?? Data()
+      return !String(decoding: arguments, as: UTF8.self).contains("\0standby")
+    }
+  }
+
   /// Kills the daemon, and whichever comes up meanwhile, until none holds the instance's lock: a process that is killed
   /// is a zombie before the last of its threads has let go of its sockets.
   func killDaemons(_ signal: Int32 = SIGKILL, sourceLocation: SourceLocation = #_sourceLocation) {

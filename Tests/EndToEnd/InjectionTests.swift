@@ -121,13 +121,13 @@ extension EndToEnd {
       let volumes = fixture.succeed("volume", "ls", "-q")
       #expect(volumes.isEmpty, "\(injection) leaves the volumes \(volumes)")
       let gone = Fixture.eventually {
-        fixture.processes(named: "engine-shim").isEmpty && !fixture.hasVirtualLinks
+        fixture.shims.isEmpty && !fixture.hasVirtualLinks
           && Fixture.containersProcesses(sleeping: "87654").isEmpty
       }
       #expect(
         gone,
         """
-        \(injection) leaves shims \(fixture.processes(named: "engine-shim")), links \(fixture.hasVirtualLinks), \
+        \(injection) leaves shims \(fixture.shims), links \(fixture.hasVirtualLinks), \
         processes \(Fixture.containersProcesses(sleeping: "87654"))
         """)
     }

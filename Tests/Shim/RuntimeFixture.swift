@@ -41,7 +41,11 @@ final class RuntimeFixture: Sendable {
     return "\(FileManager.default.currentDirectoryPath)/.build/debug/engine-shim"
   }
 
-  init(daemonPath: String = "") throws {
+  /// How many shims stand by.
+  private let standby: Int
+
+  init(daemonPath: String = "", standby: Int = 0) throws {
+    self.standby = standby
     var template = Array("/tmp/shim-test-XXXXXX".utf8CString)
     guard mkdtemp(&template) != nil else { throw SystemCallError(call: "mkdtemp", number: errno) }
     directory = String(decoding: template.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
@@ -56,15 +60,18 @@ final class RuntimeFixture: Sendable {
   }
 
   /// Registers a runtime, as a fresh engine would.
-  func connect(_ bus: Bus) throws {
+  @discardableResult
+  func connect(_ bus: Bus) throws -> LinuxRuntimePlugin {
     let plugin = try LinuxRuntimePlugin(
       host: PluginHost(
-        manifest: LinuxRuntimePlugin.manifest, bus: bus, instance: instance, journal: journal))
+        manifest: LinuxRuntimePlugin.manifest, bus: bus, instance: instance, journal: journal,
+        configuration: ["standby-shims": "\(standby)"]))
     try plugin.register(Registrar(bus: bus, manifest: LinuxRuntimePlugin.manifest))
     let exits = exits
     let detached = detached
     bus.subscribe(to: RuntimeExited.self) { exits.add($0) }
     bus.subscribe(to: RuntimeDetached.self) { detached.add($0) }
+    return plugin
   }
 
   deinit {

@@ -35,8 +35,10 @@ final class ShimLink: Sendable {
   let container: ObjectID
   let directory: ContainerDirectory
   let socket: Descriptor
-  /// When posix_spawn(3) returned, nanoseconds of CLOCK_MONOTONIC; 0 for the shim of another engine.
+  /// When posix_spawn(3) returned, nanoseconds of CLOCK_MONOTONIC; 0 for a shim that was there already.
   private let spawned: Int64
+  /// When the container got its shim.
+  private let taken = MonotonicClock.now
   /// Started by an engine before this one.
   let isAdopted: Bool
   /// A pidfd of the shim, and its PID: a child of this engine, unless another engine started it.
@@ -63,7 +65,12 @@ final class ShimLink: Sendable {
 
   /// The steps of a start as the bus has them: before the shim's own comes its loading.
   func measured(_ steps: [StepPlan]) -> [TimedStep] {
-    var result = steps.map(TimedStep.init)
+    var result = steps.map { step in
+      var step = TimedStep(step)
+      // One that stood by has waited for longer than anybody waited for it.
+      step.begin = max(step.begin, min(taken, step.end))
+      return step
+    }
     if spawned > 0, let first = steps.first, first.begin > spawned {
       result.insert(TimedStep("load", .shim, begin: spawned, end: first.begin), at: 0)
     }

@@ -55,6 +55,22 @@ final class ShimSpawner: Sendable {
     return Descriptor(adopting: high.release())
   }
 
+  /// Starts a shim that listens in the directory.
+  ///
+  /// - Returns: the connection to it, and its PID.
+  func spawn(
+    in directory: ContainerDirectory, label: String
+  ) throws(SystemCallError) -> (socket: Descriptor, pid: Int32) {
+    let listener = try directory.listen()
+    var ends: [Int32] = [-1, -1]
+    try SystemCallError.check("socketpair") {
+      socketpair(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0, &ends)
+    }
+    let socket = Descriptor(adopting: ends[0])
+    let other = OwnedDescriptor(adopting: ends[1])
+    return (socket, try spawn(connection: other.number, listener: listener.number, label: label))
+  }
+
   /// Starts a shim with its connection at descriptor 3 and its listening socket at 4, in a session of its own.
   func spawn(connection: Int32, listener: Int32, label: String) throws(SystemCallError) -> Int32 {
     let executable = try load()

@@ -1,0 +1,130 @@
+import Contracts
+import Glibc
+import Kernel
+import LinuxSystem
+import Synchronization
+
+/// Shims that were started before anybody asked for them, so that a container need not wait for one to load. Each has a
+/// directory of its own already, which is given its container's name when one takes it. A shim that stands by ends with
+/// its engine, because that is all it is connected to.
+final class StandbyShims: Sendable {
+  struct Shim: Sendable {
+    var directory: ContainerDirectory
+    var socket: Descriptor
+    var pid: Int32
+  }
+
+  /// No container's ID begins so.
+  static let prefix = "standby-"
+
+  /// After this long one that was taken is replaced: a short command has come to its end by then.
+  static let fillDelay = Duration.milliseconds(5)
+  /// As long as the short ID that replaces it.
+  private static let label = "standby     "
+
+  private struct State {
+    var idle: [Shim] = []
+    var names: Set<String> = []
+    var next = 0
+    var isFilling = false
+    var isClosed = false
+  }
+
+  private let base: String
+  private let spawner: ShimSpawner
+  private let count: Int
+  private let state = Mutex(State())
+
+  /// - Parameter count: how many are to stand by.
+  init(base: String, spawner: ShimSpawner, count: Int) {
+    self.base = base
+    self.spawner = spawner
+    self.count = count
+  }
+
+  /// The names of the directories of those that stand by or are about to.
+  var names: Set<String> { state.withLock { $0.names } }
+
+  /// The PIDs of those that stand by.
+  var processes: [Int32] { state.withLock { $0.idle.map(\.pid) } }
+
+  /// Removes what an engine before this one left.
+  func clean() {
+    for name in (try? Files.list(base)) ?? [] where name.hasPrefix(Self.prefix) {
+      try? ContainerDirectory(base: base, name: name).remove()
+    }
+  }
+
+  /// One that lives, with the directory that it is given; nil when there is none.
+  func take(for directory: ContainerDirectory) -> Shim? {
+    while var shim = state.withLock({ $0.idle.popLast() }) {
+      var waiting = pollfd(fd: shim.socket.number, events: Int16(POLLIN), revents: 0)
+      // It says nothing unasked: what can be read is its end.
+      if poll(&waiting, 1, 0) == 0, rename(shim.directory.path, directory.path) == 0 {
+        let name = shim.directory.name
+        shim.directory = directory
+        _ = state.withLock { $0.names.remove(name) }
+        return shim
+      }
+      discard(shim)
+    }
+    return nil
+  }
+
+  /// Starts those that are missing. One that cannot be started is not missed: a container starts its own then, and says
+  /// what is in the way.
+  func fill() {
+    let begins = state.withLock { state -> Bool in
+      guard !state.isFilling, !state.isClosed else { return false }
+      state.isFilling = true
+      return true
+    }
+    guard begins else { return }
+    defer { state.withLock { $0.isFilling = false } }
+    while true {
+      let name = state.withLock { state -> String? in
+        guard !state.isClosed, state.idle.count < count else { return nil }
+        state.next += 1
+        let name = "\(Self.prefix)\(state.next)"
+        state.names.insert(name)
+        return name
+      }
+      guard let name else { return }
+      let directory = ContainerDirectory(base: base, name: name)
+      guard let shim = try? start(in: directory) else {
+        try? directory.remove()
+        _ = state.withLock { $0.names.remove(name) }
+        return
+      }
+      let isWanted = state.withLock { state -> Bool in
+        if !state.isClosed { state.idle.append(shim) }
+        return !state.isClosed
+      }
+      if !isWanted { discard(shim) }
+    }
+  }
+
+  private func start(in directory: ContainerDirectory) throws(SystemCallError) -> Shim {
+    try directory.make()
+    let (socket, pid) = try spawner.spawn(in: directory, label: Self.label)
+    return Shim(directory: directory, socket: socket, pid: pid)
+  }
+
+  /// Lets all of them go.
+  func close() {
+    let idle = state.withLock { state -> [Shim] in
+      state.isClosed = true
+      defer { state.idle = [] }
+      return state.idle
+    }
+    for shim in idle { discard(shim) }
+  }
+
+  private func discard(_ shim: Shim) {
+    // A child that was not waited for: the number is still its own.
+    kill(shim.pid, SIGKILL)
+    try? shim.directory.remove()
+    waitpid(shim.pid, nil, 0)
+    _ = state.withLock { $0.names.remove(shim.directory.name) }
+  }
+}
