@@ -12,7 +12,7 @@ public final class LinuxRuntimePlugin: Plugin {
     name: "runtime-linux", role: "runtime",
     keys: [
       ConfigurationKey(
-        "standby-shims", .integer(1), range: 0...64,
+        "standby-shims", .integer(2), range: 0...64,
         "Processes that are started before a container needs them: each costs 0.2 MB and saves a start half a millisecond."
       )
     ])
