@@ -30,7 +30,7 @@ final class Lifecycle: Sendable {
     _ what: String, _ call: Call, _ body: (Call) async throws(EngineError) -> Value
   ) async throws(EngineError) -> Value {
     let lease = Lease()
-    await call.lease.hold(what) { await lease.release() }
+    await call.lease.hold(what) { await lease.abandon() }
     do throws(EngineError) {
       return try await body(call.leasing(to: lease))
     } catch {

@@ -114,9 +114,10 @@ import Testing
     #expect(world.made == [] && world.records == [])
   }
 
-  @Test func undoesWhenTheClientDiesInTheMiddle() async throws {
+  @Test(arguments: ["runtime.prepare", "snapshot.mount", "network.attach", "resource.create"])
+  func undoesWhenTheClientDiesInTheMiddle(step: String) async throws {
     let world = try await World()
-    world.state.withLock { $0.gated = ["runtime.start"] }
+    world.state.withLock { $0.gated = [step] }
     let lease = Lease()
     let run = Task(executorPreference: world.bus.executor) {
       await failure { try await world.run("orphan", lease: lease) }
@@ -129,6 +130,21 @@ import Testing
     #expect(await run.value?.code == .cancelled)
     #expect(world.made == [] && world.records == [])
     #expect(try await world.bus.request(ContainerList(all: true)) == [])
+  }
+
+  /// What the process does is seen by others, so its start is not taken back.
+  @Test func goesOnWhenTheClientDiesWhileTheProcessStarts() async throws {
+    let world = try await World()
+    world.state.withLock { $0.gated = ["runtime.start"] }
+    let lease = Lease()
+    let run = Task(executorPreference: world.bus.executor) {
+      await failure { try await world.run("orphan", lease: lease) }
+    }
+    #expect(await world.reachedGate.wait(.seconds(120), by: world.bus.timekeeper) == true)
+    await lease.release()
+    world.gate.resolve(true)
+    _ = await run.value
+    #expect(try await world.inspect("orphan").state.status == .running)
   }
 
   @Test func goesOnWhenTheClientOfAForegroundRunDies() async throws {

@@ -92,4 +92,22 @@ struct BusTests {
     #expect(seen.values == ["late"])
     #expect(throws: EngineError.self) { try lease.commit() }
   }
+
+  @Test func aKeptLeaseOutlivesWhoeverAskedButNotItsOwnFailure() async throws {
+    let lease = Lease()
+    let seen = Recorder<String>()
+    await lease.hold("a") { seen.append("a") }
+    try lease.keep()
+    await lease.abandon()
+    await lease.hold("b") { seen.append("b") }
+    #expect(seen.values == [] && lease.holding == ["a", "b"])
+    await lease.release()
+    #expect(seen.values == ["b", "a"])
+    #expect(throws: EngineError.self) { try lease.keep() }
+
+    let other = Lease()
+    await other.hold("c") { seen.append("c") }
+    await other.abandon()
+    #expect(seen.values == ["b", "a", "c"])
+  }
 }

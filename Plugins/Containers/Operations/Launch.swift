@@ -58,6 +58,8 @@ extension Lifecycle {
     let local = try prepared.get()
     let network = try attached.get()
     try await announce()
+    // What the process does from now on others may see, so a client that is killed no longer undoes it.
+    try call.lease.keep()
 
     var mark = MonotonicClock.now
     let endpoints = network?.endpoints ?? []
@@ -88,7 +90,6 @@ extension Lifecycle {
     running.state.started = started.started
     running.state.restartCount = record.state.restartCount
     try await Storage.write(StoredState(.running, running), entry.id, call)
-    // When the client's death has undone the former state already, this undoes what was just written over it.
     await hold("state of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
       if isRun {
         try await Storage.delete(record.id, call)
@@ -98,7 +99,6 @@ extension Lifecycle {
     }
     steps.finish("store state", &mark)
     FaultPoint.reach("containers.run.stored")
-    // The client may have gone: then this throws, and all of it is undone.
     try call.lease.commit()
     history.add(
       ContainerTimings.Reply(

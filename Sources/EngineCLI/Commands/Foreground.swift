@@ -67,8 +67,10 @@ struct Foreground: ~Copyable {
         case .reply(id, let body): return try body.decode(R.Reply.self)
         case .failure(id, let error): throw error
         case .element(id, let body):
-          try take(try tell(body), isExec: isExec)
+          let told = try tell(body)
+          // First, because what is drawn when the size is told may be answered at once.
           if takesKeys && terminal == nil { terminal = RawTerminal(0) }
+          try take(told, isExec: isExec)
         // Answers to signals and sizes: one that came too late says so, and that is all right.
         case .reply, .failure, .element: continue
         }
