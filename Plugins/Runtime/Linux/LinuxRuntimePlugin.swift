@@ -20,6 +20,7 @@ public final class LinuxRuntimePlugin: Plugin {
   let host: PluginHost
   let spawner: ShimSpawner
   let standby: StandbyShims
+  private let filters = SeccompFilters()
   private let plans: PlanBuilder
   private let watcher: ShimWatcher
   private let directoryBase: String
@@ -31,7 +32,7 @@ public final class LinuxRuntimePlugin: Plugin {
     spawner = ShimSpawner(path: host.instance.shimPath, instance: host.instance.hash)
     standby = StandbyShims(
       base: directoryBase, spawner: spawner, count: Int(host.setting("standby-shims")) ?? 0)
-    plans = PlanBuilder(instance: host.instance, filters: SeccompFilters())
+    plans = PlanBuilder(instance: host.instance, filters: filters)
     let table = Relay()
     watcher = try ShimWatcher { link, tiding in table.target.withLock { $0 }?.hear(link, tiding) }
     table.target.withLock { $0 = self }
@@ -89,7 +90,10 @@ public final class LinuxRuntimePlugin: Plugin {
       throw EngineError(.unavailable, "the shim cannot be loaded: \(error)")
     }
     standby.clean()
-    fillStandby()
+    Task(executorPreference: host.bus.executor) { [standby, filters] in
+      standby.fill()
+      filters.prepare()
+    }
   }
 
   public func stop() async { standby.close() }
