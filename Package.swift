@@ -8,6 +8,15 @@ import PackageDescription
 /// executables and nothing below them may import Foundation.
 let staticExecutable: [LinkerSetting] = [.unsafeFlags(["-static-executable"])]
 
+/// The daemon needs no Swift where it runs, and what it does not use of the libraries takes no memory. Its C libraries
+/// stay shared, because security updates come to them.
+let staticLibraries: [LinkerSetting] = [
+  .unsafeFlags(
+    ["-static-stdlib"]
+      + ["_FoundationCShims", "_FoundationCollections", "_FoundationICU", "CoreFoundation"].map { "-l\($0)" },
+    .when(configuration: .release))
+]
+
 let cModules: [Target] = [
   .target(name: "CLinux", path: "Sources/CLinux"),
   .systemLibrary(
@@ -89,7 +98,8 @@ let host: [Target] = [
   .executableTarget(
     name: "engined",
     dependencies: ["Contracts", "Wire", "Kernel", "EngineConfiguration", "PluginKit", "LinuxSystem", "CLinux"]
-      + plugins.map { .target(name: $0.name) }),
+      + plugins.map { .target(name: $0.name) },
+    linkerSettings: staticLibraries),
 ]
 
 /// Also a package of its own; here so that the tests have it.
