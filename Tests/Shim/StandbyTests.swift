@@ -74,6 +74,9 @@ extension RealKernel {
         let all = standing(); return all.count == 2 ? all : nil
       }
       for pid in all { kill(pid, SIGKILL) }
+      for pid in all {
+        _ = try await eventually { ((try? Files.readText("/proc/\(pid)/stat")) ?? ") Z ").contains(") Z ") ? true : nil }
+      }
       let (id, reply) = try await run()
       #expect(!all.contains(reply.shimPID))
       _ = try await bus.request(RuntimeRemove(container: id))
