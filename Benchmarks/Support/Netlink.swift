@@ -3,7 +3,7 @@ import CNetlink
 import Glibc
 
 /// The few messages of rtnetlink(7) that the raw floor needs, written out.
-enum Netlink {
+package enum Netlink {
   private static let bridgeName = "flbr"
 
   struct Message {

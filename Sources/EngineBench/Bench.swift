@@ -1,0 +1,147 @@
+import BenchmarkSupport
+import Contracts
+import Glibc
+import Kernel
+import LinuxSystem
+import Wire
+
+/// `engine bench`: what each step of the engine costs on this machine, beside the same system calls with nothing around
+/// them.
+package enum Bench {
+  /// - Returns: the exit status.
+  package static func main(_ arguments: [String]) -> Int32 {
+    if arguments.first == Worker.argument { return Worker.serve(Array(arguments.dropFirst())) }
+    Interruption.block()
+    let cleanup = Cleanup()
+    defer { cleanup.run() }
+    do {
+      let options = try BenchOptions(arguments)
+      if options.listsOnly {
+        write(1, Catalogue.figures.map { "\($0.figure.name)\n" }.joined())
+        return 0
+      }
+      let former = try options.compare.map { try ReportFile.read($0) }
+      let report = try measure(options, cleanup)
+      try publish(report, former, options)
+      return 0
+    } catch let interrupted as Interrupted {
+      Progress.clear()
+      return 128 + interrupted.signal
+    } catch {
+      Progress.clear()
+      write(2, "engine: \(EngineError(wrapping: error))\n")
+      return 1
+    }
+  }
+
+  private static func measure(_ options: BenchOptions, _ cleanup: Cleanup) throws -> Report {
+    let wanted = Catalogue.figures.filter { options.selects($0.figure.name, group: $0.group) }
+    guard !wanted.isEmpty else {
+      throw EngineError(
+        .invalidArgument, "no step matches \(options.only.joined(separator: ",")); --list prints their names")
+    }
+    let names = Set(wanted.map(\.figure.name))
+    let sandbox = try Sandbox(cleanup: cleanup)
+    // Everything that dies with this thread is started by it, and before there are others.
+    let root = try RootFileSystem(at: "\(sandbox.directory)/floor")
+    let worker = try WorkerLink(
+      [root.tree, root.directory, sandbox.groupName] + sandbox.cgroups.forContainers, cleanup: cleanup)
+    let engine =
+      ContainerProbes.figures.contains { names.contains($0.name) }
+      ? try EngineProcess(sandbox: sandbox, image: root.archive, cleanup: cleanup) : nil
+    let outcome = Once<Result<Report, any Error>>()
+    // Nothing of this is touched here again before the task has ended.
+    nonisolated(unsafe) let parts = (sandbox, worker, engine)
+    let bus = Bus()
+    Task(executorPreference: bus.executor) {
+      do {
+        let stage = Stage(sandbox: parts.0, worker: parts.1, bus: bus, engine: parts.2)
+        outcome.resolve(.success(try await run(options, names, stage)))
+      } catch {
+        outcome.resolve(.failure(error))
+      }
+    }
+    while true {
+      if let result = outcome.resolved { return try result.get() }
+      usleep(5000)
+    }
+  }
+
+  private static func run(_ options: BenchOptions, _ names: Set<String>, _ stage: Stage) async throws -> Report {
+    var report = Report(machine: Machine.current(), runs: options.runs, pauseMilliseconds: options.pause)
+    let schedule = Schedule(options: options) { Progress.show($0, $1) }
+    var probes: [Probe] = []
+    for group in Catalogue.groups {
+      let own = Set(group.figures.map(\.name).filter(names.contains))
+      if own.isEmpty { continue }
+      try Interruption.check()
+      Progress.show("preparing \(group.name)", 0)
+      do {
+        for probe in try await group.probes(own, stage) {
+          if let reason = await refusal(of: probe) {
+            report.skipped += probe.figures.map { Report.Skipped(name: $0.name, reason: reason) }
+          } else {
+            probes.append(probe)
+          }
+        }
+      } catch let interrupted as Interrupted {
+        throw interrupted
+      } catch {
+        report.skipped += own.sorted().map { Report.Skipped(name: $0, reason: "\(EngineError(wrapping: error))") }
+      }
+    }
+    guard !probes.isEmpty else {
+      throw EngineError(.unavailable, report.skipped.first?.reason ?? "nothing can be measured here")
+    }
+    let hot = try await schedule.hot(probes)
+    let paused = try await schedule.paused(probes)
+    for group in Catalogue.groups {
+      for figure in group.figures {
+        guard let first = pair(hot[figure.name]), let second = pair(paused[figure.name]) else { continue }
+        report.figures.append(
+          Report.Figure(
+            name: figure.name, group: group.name, floor: figure.floor, curve: figure.curve, position: figure.position,
+            hot: first, paused: second))
+      }
+    }
+    if let engine = stage.engine { report.start = try engine.lastStart() }
+    Progress.clear()
+    return report
+  }
+
+  private static func pair(_ times: [Side: [Int64]]?) -> Report.Pair? {
+    guard let engine = times?[.engine], let raw = times?[.raw] else { return nil }
+    return Report.Pair(engine: engine, raw: raw)
+  }
+
+  /// Why a probe does not work on this machine: what it is tried once for.
+  private static func refusal(of probe: Probe) async -> String? {
+    do {
+      for side in Side.allCases { _ = try await probe.measure(side) }
+      return nil
+    } catch {
+      return "\(EngineError(wrapping: error))"
+    }
+  }
+
+  private static func publish(_ report: Report, _ former: Report?, _ options: BenchOptions) throws {
+    if options.json != "-" { write(1, ReportTable.text(report, former: former)) }
+    if let path = options.json { try ReportFile.write(try ReportFile.text(report), to: path) }
+    if let path = options.html { try ReportFile.write(ReportPage.html(report, former: former), to: path) }
+  }
+
+  static func write(_ descriptor: Int32, _ text: String) { try? Files.writeAll(descriptor, Array(text.utf8)) }
+}
+
+/// One line on the terminal that says what goes on; nothing where there is none.
+enum Progress {
+  private static let isTerminal = isatty(2) == 1
+
+  static func show(_ text: String, _ share: Double) {
+    if isTerminal { Bench.write(2, "\r\u{1B}[K\(Text.decimal(share * 100, 0)) %  \(text)") }
+  }
+
+  static func clear() {
+    if isTerminal { Bench.write(2, "\r\u{1B}[K") }
+  }
+}
