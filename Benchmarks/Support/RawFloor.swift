@@ -115,7 +115,7 @@ package final class RawFloor {
       Self.inside(rootfs, directory, filter, hasNetwork: hasNetwork)
     }
     guard pid > 0 else { return false }
-    let isAttached = !hasNetwork || Netlink.addVeth(to: bridge, process: pid)
+    let isAttached = !hasNetwork || Netlink.addVeth(to: bridge, of: .process(pid))
     _ = write(ends[1], "g", 1)
     var status: Int32 = 0
     while waitpid(pid, &status, 0) < 0 && errno == EINTR {}

@@ -79,7 +79,7 @@ package enum Bench {
       do {
         for probe in try await group.probes(own, stage) {
           if let reason = await refusal(of: probe) {
-            report.skipped += probe.figures.map { Report.Skipped(name: $0.name, reason: reason) }
+            stage.skip(probe.figures, reason)
           } else {
             probes.append(probe)
           }
@@ -87,9 +87,10 @@ package enum Bench {
       } catch let interrupted as Interrupted {
         throw interrupted
       } catch {
-        report.skipped += own.sorted().map { Report.Skipped(name: $0, reason: "\(EngineError(wrapping: error))") }
+        stage.skip(group.figures.filter { own.contains($0.name) }, "\(EngineError(wrapping: error))")
       }
     }
+    report.skipped = stage.skipped.filter { names.contains($0.name) }
     guard !probes.isEmpty else {
       throw EngineError(.unavailable, report.skipped.first?.reason ?? "nothing can be measured here")
     }

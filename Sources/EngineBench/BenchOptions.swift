@@ -45,7 +45,7 @@ package struct BenchOptions: Equatable {
     }
   }
 
-  /// Whether a figure is wanted: one of the patterns is a part of its name or of its group's, or matches it whole
+  /// Whether a figure is wanted: one of the patterns is its group, or else a part of its name, or matches it whole
   /// (fnmatch(3)).
   package func selects(_ name: String, group: String) -> Bool {
     if only.isEmpty { return true }
@@ -53,7 +53,7 @@ package struct BenchOptions: Equatable {
       if pattern.contains(where: { $0 == "*" || $0 == "?" || $0 == "[" }) {
         return fnmatch(pattern, name, 0) == 0 || fnmatch(pattern, group, 0) == 0
       }
-      return name.contains(pattern) || group == pattern
+      return group == pattern || !Catalogue.groups.contains { $0.name == pattern } && name.contains(pattern)
     }
   }
 }

@@ -38,7 +38,7 @@ package struct Report: Codable, Equatable {
     package init(engine: [Int64], raw: [Int64]) {
       self.engine = Distribution(engine)
       self.raw = Distribution(raw)
-      ratio = (Double(self.engine.p50) / Double(Swift.max(1, self.raw.p50)) * 1000).rounded() / 1000
+      ratio = (Double(self.engine.p50) / Double(Swift.max(1, self.raw.p50)) * 10_000).rounded() / 10_000
     }
   }
 

@@ -49,7 +49,10 @@ package enum ReportTable {
     return Double(now) / Double(before)
   }
 
-  package static func ratio(_ ratio: Double) -> String { "\(Text.decimal(ratio, 2))x" }
+  /// `1.25x`, and `1/40` for what is far below one.
+  package static func ratio(_ ratio: Double) -> String {
+    ratio < 0.1 && ratio > 0 ? "1/\(Text.decimal(1 / ratio, 0))" : "\(Text.decimal(ratio, 2))x"
+  }
 
   /// Nanoseconds with three digits or four: `850 ns`, `12.3 µs`, `1.45 ms`.
   package static func time(_ nanoseconds: Int64) -> String {

@@ -18,6 +18,8 @@ final class Stage {
   let worker: WorkerLink
   let bus: Bus
   let engine: EngineProcess?
+  /// What groups leave out, with the reason.
+  private(set) var skipped: [Report.Skipped] = []
 
   init(sandbox: Sandbox, worker: WorkerLink, bus: Bus, engine: EngineProcess?) {
     self.sandbox = sandbox
@@ -25,12 +27,18 @@ final class Stage {
     self.bus = bus
     self.engine = engine
   }
+
+  func skip(_ figures: [FigureName], _ reason: String) {
+    skipped += figures.map { Report.Skipped(name: $0.name, reason: reason) }
+  }
 }
 
 enum Catalogue {
   static var groups: [any ProbeGroup.Type] {
     [
-      ProcessProbes.self, SeccompProbes.self, ContainerProbes.self,
+      ProcessProbes.self, NetworkProbes.self, PortProbes.self, CgroupProbes.self, OverlayProbes.self,
+      SeccompProbes.self,
+      ContainerProbes.self,
     ]
   }
 
