@@ -42,6 +42,33 @@ package enum Chart {
     }
   }
 
+  /// How samples are distributed.
+  package struct Box {
+    package var label: String
+    /// The least, the quarters between, and what is drawn as the most.
+    package var low: Double
+    package var lowerQuartile: Double
+    package var median: Double
+    package var upperQuartile: Double
+    package var high: Double
+    package var text: String
+    package var color: String
+
+    package init(
+      label: String, low: Double, lowerQuartile: Double, median: Double, upperQuartile: Double, high: Double,
+      text: String, color: String
+    ) {
+      self.label = label
+      self.low = low
+      self.lowerQuartile = lowerQuartile
+      self.median = median
+      self.upperQuartile = upperQuartile
+      self.high = high
+      self.text = text
+      self.color = color
+    }
+  }
+
   private static let width = 860.0
   private static let margin = 210.0
 
@@ -79,6 +106,23 @@ package enum Chart {
       body += text(margin + end * scale + 6, y + 16, bar.text)
     }
     return svg(height: Double(bars.count) * 24 + 4, body)
+  }
+
+  /// A line from the least to the most, a box around the middle half, and a mark at the median.
+  package static func boxes(_ boxes: [Box]) -> String {
+    let scale = (width - margin - 190) / max(boxes.map(\.high).max() ?? 1, 1e-9)
+    var body = ""
+    for (index, box) in boxes.enumerated() {
+      let y = Double(index) * 22
+      func x(_ value: Double) -> Double { margin + value * scale }
+      body += text(margin - 8, y + 15, box.label, anchor: "end")
+      body += line(x(box.low), y + 11, x(box.high), y + 11, box.color)
+      let breadth = max(2, (box.upperQuartile - box.lowerQuartile) * scale)
+      body += rectangle(x(box.lowerQuartile), y + 4, breadth, 14, box.color)
+      body += line(x(box.median), y + 1, x(box.median), y + 21, "currentColor")
+      body += text(x(box.high) + 6, y + 15, box.text)
+    }
+    return svg(height: Double(boxes.count) * 22 + 4, body)
   }
 
   /// Lines over a common scale that begins at zero.
