@@ -20,6 +20,7 @@ package enum Bench {
         write(1, Catalogue.figures.map { "\($0.figure.name)\n" }.joined())
         return 0
       }
+      for path in [options.json, options.html] { if let path { try ReportFile.expectWritable(path) } }
       let former = try options.compare.map { try ReportFile.read($0) }
       let report = try measure(options, cleanup)
       try publish(report, former, options)

@@ -33,6 +33,18 @@ package enum ReportFile {
     }
   }
 
+  /// Finds out before a minute of measuring whether a file can be written.
+  ///
+  /// - Throws: `invalidArgument` that names the file.
+  static func expectWritable(_ path: String) throws(EngineError) {
+    if path == "-" { return }
+    if access(path, W_OK) == 0, !Files.isDirectory(path) { return }
+    let number = Files.isDirectory(path) ? EISDIR : errno
+    let directory = path.lastIndex(of: "/").map { String(path[...$0]) } ?? "."
+    if number == ENOENT, access(directory, W_OK) == 0 { return }
+    throw EngineError(.invalidArgument, "the results cannot be written to \(path): \(SystemCallError.text(number))")
+  }
+
   /// - Parameter path: `-` for the standard output.
   static func write(_ text: String, to path: String) throws(EngineError) {
     do {
