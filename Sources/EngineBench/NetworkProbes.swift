@@ -103,6 +103,7 @@ private final class Bridge {
 
   /// - Returns: the nanoseconds of the link and of its configuration.
   func measure(_ side: Side) throws -> [Int64] {
+    if spent.count >= Self.batch { try clear() }
     let namespace = try NetworkNamespace.make(home: home)
     let container = ObjectID.random()
     count += 1
@@ -128,7 +129,6 @@ private final class Bridge {
       }
       end = MonotonicClock.now
     }
-    if spent.count >= Self.batch { try clear() }
     return [linked - begin, end - linked]
   }
 
