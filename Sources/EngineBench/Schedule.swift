@@ -8,11 +8,18 @@ struct Schedule {
   /// Says what goes on: a text, and how much of everything is done.
   let progress: (String, Double) -> Void
 
+  init(options: BenchOptions, progress: @escaping (String, Double) -> Void) {
+    self.options = options
+    self.progress = progress
+  }
+
   /// Runs that are made before any counts.
   private static let warmup = 3
-  /// With pauses there are as many runs as fit into this, but not fewer than the least.
-  private static let pausedNanoseconds: Int64 = 45_000_000_000
+  /// Where the user did not say how many runs, everything shall take a minute: with pauses there are as many runs as fit
+  /// into what is left of it, but not fewer than the least.
+  private static let budget: Int64 = 60_000_000_000
   private static let leastPausedRuns = 10
+  private let begin = MonotonicClock.now
 
   /// Times by figure, then by side.
   typealias Times = [String: [Side: [Int64]]]
@@ -30,11 +37,10 @@ struct Schedule {
 
   func paused(_ probes: [Probe]) async throws -> Times {
     var times = Times()
-    let begin = MonotonicClock.now
     for run in 0..<options.runs {
       let elapsed = MonotonicClock.now - begin
-      if options.isBounded, run >= Self.leastPausedRuns, elapsed > Self.pausedNanoseconds { break }
-      let share = Double(elapsed) / Double(Self.pausedNanoseconds)
+      if options.isBounded, run >= Self.leastPausedRuns, elapsed > Self.budget { break }
+      let share = Double(elapsed) / Double(Self.budget)
       progress(
         "after pauses of \(options.pause) ms, run \(run + 1)",
         options.isBounded ? min(1, share) : Double(run) / Double(options.runs))
