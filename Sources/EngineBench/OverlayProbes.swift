@@ -12,7 +12,8 @@ enum OverlayProbes: ProbeGroup {
 
   private static func figure(_ count: Int) -> FigureName {
     FigureName(
-      name: "overlay, \(count) layer\(count == 1 ? "" : "s")", floor: "three mkdir, fsopen, fsconfig, fsmount",
+      name: "overlay, \(count) layer\(count == 1 ? "" : "s")",
+      floor: "mkdir, fsopen, fsconfig, fsmount; mount before Linux 6.8",
       curve: "overlay", position: count)
   }
 
@@ -36,15 +37,22 @@ enum OverlayProbes: ProbeGroup {
     let layers = chain
     let trees = try host.stateDirectory() + "/layers"
     let bus = stage.bus
+    let short = "\(stage.sandbox.directory)/l"
+    try Files.makeDirectory(short)
+    for (index, layer) in layers.enumerated() {
+      try SystemCallError.check("symlink") { symlink("\(trees)/\(layer.hex)/diff", "\(short)/\(index)") }
+    }
+    let isModern = takesLayersOneByOne("\(short)/0")
     return wanted.map { count in
       let chain = Array(layers.prefix(count))
       // The topmost first.
       let lower = chain.reversed().map { "\(trees)/\($0.hex)/diff" }
+      let names = (0..<count).reversed().map { "\(short)/\($0)" }
       let directory = "\(stage.sandbox.directory)/raw-overlay-\(count)"
       return Probe(.mounts, figure(count)) { side in
         switch side {
         case .engine: try await mount(chain, bus)
-        case .raw: try mount(lower, directory)
+        case .raw: isModern ? try mount(lower, directory) : try mountInOneList(names, directory)
         }
       }
     }
@@ -70,25 +78,20 @@ enum OverlayProbes: ProbeGroup {
 
   /// The same calls with the same options.
   private static func mount(_ layers: [String], _ directory: String) throws -> Int64 {
-    let (upper, work) = ("\(directory)/upper", "\(directory)/work")
     defer { try? Files.removeTree(directory) }
     let begin = MonotonicClock.now
-    for path in [directory, upper, work] {
-      guard mkdir(path, 0o755) == 0 else { throw SystemCallError(call: "mkdir", subject: path, number: errno) }
-    }
+    try makeDirectories(directory)
     let context = fsopen("overlay", UInt32(FSOPEN_CLOEXEC))
     defer { close(context) }
-    func set(_ key: String, _ value: String) throws {
+    func set(_ key: String, _ value: String) throws(SystemCallError) {
       guard fsconfig(context, FSCONFIG_SET_STRING.rawValue, key, value, 0) == 0 else {
         throw SystemCallError(call: "fsconfig", subject: "overlay \(key)", number: errno)
       }
     }
     for layer in layers { try set("lowerdir+", layer) }
-    try set("upperdir", upper)
-    try set("workdir", work)
-    for (key, value) in [("xino", "off"), ("index", "off"), ("redirect_dir", "off"), ("metacopy", "off")] {
-      try set(key, value)
-    }
+    try set("upperdir", "\(directory)/upper")
+    try set("workdir", "\(directory)/work")
+    for option in options { try set(option.0, option.1) }
     fsconfig(context, FSCONFIG_SET_FLAG.rawValue, "volatile", nil, 0)
     guard fsconfig(context, FSCONFIG_CMD_CREATE.rawValue, nil, nil, 0) == 0 else {
       throw SystemCallError(call: "fsconfig", subject: "overlay", number: errno)
@@ -98,5 +101,40 @@ enum OverlayProbes: ProbeGroup {
     guard mounted >= 0 else { throw SystemCallError(call: "fsmount", subject: "overlay", number: errno) }
     close(mounted)
     return time
+  }
+
+  private static let options = [("xino", "off"), ("index", "off"), ("redirect_dir", "off"), ("metacopy", "off")]
+
+  private static func makeDirectories(_ directory: String) throws(SystemCallError) {
+    for path in [directory, "\(directory)/upper", "\(directory)/work"] {
+      guard mkdir(path, 0o755) == 0 else { throw SystemCallError(call: "mkdir", subject: path, number: errno) }
+    }
+  }
+
+  /// Whether the kernel takes layers one by one (since 6.8).
+  private static func takesLayersOneByOne(_ layer: String) -> Bool {
+    let context = fsopen("overlay", UInt32(FSOPEN_CLOEXEC))
+    defer { close(context) }
+    return context >= 0 && fsconfig(context, FSCONFIG_SET_STRING.rawValue, "lowerdir+", layer, 0) == 0
+  }
+
+  /// For kernels that take them in one list only: mount(2), which has a page for its options, so the layers have short
+  /// names.
+  private static func mountInOneList(_ names: [String], _ directory: String) throws -> Int64 {
+    let place = "\(directory)-mounted"
+    try Files.makeDirectory(place)
+    defer {
+      umount2(place, Int32(MNT_DETACH))
+      rmdir(place)
+      try? Files.removeTree(directory)
+    }
+    let begin = MonotonicClock.now
+    try makeDirectories(directory)
+    var text = "lowerdir=\(names.joined(separator: ":")),upperdir=\(directory)/upper,workdir=\(directory)/work,volatile"
+    for option in options { text += ",\(option.0)=\(option.1)" }
+    guard Glibc.mount("overlay", place, "overlay", 0, text) == 0 else {
+      throw SystemCallError(call: "mount", subject: "overlay", number: errno)
+    }
+    return MonotonicClock.now - begin
   }
 }
