@@ -77,18 +77,13 @@ package enum Bench {
       if own.isEmpty { continue }
       try Interruption.check()
       Progress.show("preparing \(group.name)", 0)
-      do {
-        for probe in try await group.probes(own, stage) {
-          if let reason = await refusal(of: probe) {
-            stage.skip(probe.figures, reason)
-          } else {
-            probes.append(probe)
-          }
+      let wanted = group.figures.filter { own.contains($0.name) }
+      for probe in try await stage.attempt(wanted, { try await group.probes(own, stage) }) {
+        if let reason = try await refusal(of: probe) {
+          stage.skip(probe.figures, reason)
+        } else {
+          probes.append(probe)
         }
-      } catch let interrupted as Interrupted {
-        throw interrupted
-      } catch {
-        stage.skip(group.figures.filter { own.contains($0.name) }, "\(EngineError(wrapping: error))")
       }
     }
     report.skipped = stage.skipped.filter { names.contains($0.name) }
@@ -117,10 +112,12 @@ package enum Bench {
   }
 
   /// Why a probe does not work on this machine: what it is tried once for.
-  private static func refusal(of probe: Probe) async -> String? {
+  private static func refusal(of probe: Probe) async throws -> String? {
     do {
       for side in Side.allCases { _ = try await probe.measure(side) }
       return nil
+    } catch let interrupted as Interrupted {
+      throw interrupted
     } catch {
       return "\(EngineError(wrapping: error))"
     }

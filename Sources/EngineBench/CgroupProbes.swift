@@ -32,21 +32,23 @@ enum CgroupProbes: ProbeGroup {
   static func probes(_ names: Set<String>, _ stage: Stage) async throws -> [Probe] {
     var probes: [Probe] = []
     for version in [1, 2] where figures(of: version).contains(where: { names.contains($0.name) }) {
-      guard let groups = try await Groups(version, stage) else {
-        stage.skip(figures(of: version), "this machine has no hierarchy of version \(version)")
-        continue
-      }
-      let limits = groups.controlFiles
-      if limits.isEmpty {
-        stage.skip([limited(version)], "the hierarchy of version \(version) carries neither memory nor cpu here")
-      }
-      let own = figures(of: version).filter { !limits.isEmpty || $0.name != limited(version).name }
-      probes.append(
-        Probe(.cgroups, own) { side in
-          side == .engine ? try await groups.engine(limits: !limits.isEmpty) : try groups.raw(limits)
-        })
+      probes += try await stage.attempt(figures(of: version)) { [try await probe(version, stage)] }
     }
     return probes
+  }
+
+  private static func probe(_ version: Int, _ stage: Stage) async throws -> Probe {
+    guard let groups = try await Groups(version, stage) else {
+      throw EngineError(.unsupported, "this machine has no hierarchy of version \(version)")
+    }
+    let limits = groups.controlFiles
+    if limits.isEmpty {
+      stage.skip([limited(version)], "the hierarchy of version \(version) carries neither memory nor cpu here")
+    }
+    let own = figures(of: version).filter { !limits.isEmpty || $0.name != limited(version).name }
+    return Probe(.cgroups, own) { side in
+      side == .engine ? try await groups.engine(limits: !limits.isEmpty) : try groups.raw(limits)
+    }
   }
 
   private struct Control {

@@ -12,19 +12,22 @@ enum ContainerProbes: ProbeGroup {
     name: "container, bridge", floor: "the same, with a veth on a bridge, an address and a route")
   static let figures = [exec, isolated, bridged]
 
-  static func probes(_ names: Set<String>, _ stage: Stage) throws -> [Probe] {
+  static func probes(_ names: Set<String>, _ stage: Stage) async throws -> [Probe] {
     guard let engine = stage.engine else { return [] }
     var probes: [Probe] = []
     if names.contains(exec.name) {
-      let target = try engine.startTarget()
-      let groups = groups(of: target, stage.sandbox.cgroups)
-      probes.append(
-        Probe(.containers, exec) { side in
-          switch side {
-          case .engine: try engine.run(["exec", "target", "/bin/true"])
-          case .raw: try stage.worker.run(.exec(pid: target, tasks: groups.tasks, unified: groups.unified))
+      probes += try await stage.attempt([exec]) {
+        let target = try engine.startTarget()
+        let groups = groups(of: target, stage.sandbox.cgroups)
+        return [
+          Probe(.containers, exec) { side in
+            switch side {
+            case .engine: try engine.run(["exec", "target", "/bin/true"])
+            case .raw: try stage.worker.run(.exec(pid: target, tasks: groups.tasks, unified: groups.unified))
+            }
           }
-        })
+        ]
+      }
     }
     for (figure, flags) in [(isolated, ["--network", "none"]), (bridged, [])] where names.contains(figure.name) {
       probes.append(

@@ -8,11 +8,19 @@ import Wire
 final class EngineProcess {
   private let client: String
   private let root: String
+  /// What commands say on their standard error.
+  private let errors: OwnedDescriptor
 
   /// Starts the daemon, from the main thread, with which it dies, and gives it the image `bench`.
   init(sandbox: Sandbox, image archive: String, cleanup: Cleanup) throws(EngineError) {
     let instance = try sandbox.instance("engine")
     root = instance.root
+    do {
+      errors = OwnedDescriptor(
+        adopting: try SystemCallError.check("memfd_create") { linux_memfd_create("errors", UInt32(MFD_CLOEXEC)) })
+    } catch {
+      throw EngineError(.unavailable, "\(error)")
+    }
     client = "\(sandbox.binaries)/engine"
     do {
       var ends: [Int32] = [-1, -1]
@@ -65,10 +73,15 @@ final class EngineProcess {
     return pid
   }
 
-  /// A start after a pause, step by step.
+  /// A start after a pause, step by step: on the bridge, or without a network where the machine has no bridges.
+  ///
+  /// - Returns: nothing where no container starts at all.
   func lastStart() throws -> [Report.Step] {
-    try Interruption.sleep(milliseconds: 50)
-    try run(["run", "--rm", "--name", "steps", "bench", "/bin/true"])
+    let isStarted = try ["bridge", "none"].contains { network in
+      try Interruption.sleep(milliseconds: 50)
+      return (try? run(["run", "--rm", "--name", "steps", "--network", network, "bench", "/bin/true"])) != nil
+    }
+    guard isStarted else { return [] }
     let text = try output(["inspect", "--timings", "--format", "json", "steps"])
     return try JSON.decode([Start].self, Array(text.utf8)).first?.steps ?? []
   }
@@ -93,12 +106,19 @@ final class EngineProcess {
   /// - Throws: `internalFailure` when it fails.
   @discardableResult
   func run(_ arguments: [String]) throws(EngineError) -> Int64 {
+    forgetErrors()
     let begin = MonotonicClock.now
     try end(of: try spawn(arguments), arguments)
     return MonotonicClock.now - begin
   }
 
+  private func forgetErrors() {
+    lseek(errors.number, 0, SEEK_SET)
+    ftruncate(errors.number, 0)
+  }
+
   private func output(_ arguments: [String]) throws(EngineError) -> String {
+    forgetErrors()
     do {
       let memory = OwnedDescriptor(
         adopting: try SystemCallError.check("memfd_create") { linux_memfd_create("output", UInt32(MFD_CLOEXEC)) })
@@ -115,7 +135,7 @@ final class EngineProcess {
     do {
       return try Program.spawn(
         client, ["engine", "--root", root] + arguments, environment: ["ENGINE_DAEMON=/bin/false"], output: output,
-        diesWithThread: false)
+        error: errors.number, diesWithThread: false)
     } catch {
       throw EngineError(.unavailable, "\(error)")
     }
@@ -124,7 +144,11 @@ final class EngineProcess {
   private func end(of process: pid_t, _ arguments: [String]) throws(EngineError) {
     let status = Program.wait(process)
     guard status == 0 else {
-      throw EngineError(.internalFailure, "engine \(arguments.joined(separator: " ")) ended with \(status)")
+      lseek(errors.number, 0, SEEK_SET)
+      let text = String(decoding: (try? Files.readAll(errors.number)) ?? [], as: UTF8.self)
+      let line = text.split(separator: "\n").first.map { ": \($0)" } ?? ""
+      throw EngineError(
+        .internalFailure, "engine \(arguments.joined(separator: " ")) ended with \(status)\(line)")
     }
   }
 }

@@ -50,10 +50,12 @@ enum NetworkProbes: ProbeGroup {
     }
     let wanted = crowds.filter { crowd in linked(crowd).contains { names.contains($0.name) } }
     if wanted.isEmpty { return probes }
-    let steps = try BridgeSteps(host: stage.sandbox.host(BridgeNetworkPlugin.manifest, "bridge", bus: stage.bus))
-    for (index, crowd) in wanted.enumerated() {
-      let bridge = try Bridge(steps, "10.\(200 + index).0.0/16", home: home, crowd: crowd.0)
-      probes.append(Probe(.links, linked(crowd)) { try bridge.measure($0) })
+    probes += try await stage.attempt(wanted.flatMap(linked)) {
+      let steps = try BridgeSteps(host: stage.sandbox.host(BridgeNetworkPlugin.manifest, "bridge", bus: stage.bus))
+      return try wanted.enumerated().map { index, crowd in
+        let bridge = try Bridge(steps, "10.\(200 + index).0.0/16", home: home, crowd: crowd.0)
+        return Probe(.links, linked(crowd)) { try bridge.measure($0) }
+      }
     }
     return probes
   }

@@ -24,12 +24,13 @@ enum PortProbes: ProbeGroup {
     for load in loads {
       let wanted = counts.filter { names.contains(figure($0, load).name) }
       if wanted.isEmpty { continue }
-      let tables = try Tables(load, stage)
-      for count in wanted {
-        let ports = first...(first + UInt16(count) - 1)
-        let transaction = Netfilter.publishing(ports, table: tables.raw.table, map: "published")
-        probes.append(
-          Probe(.ports, figure(count, load)) { try tables.publish($0, ports, transaction) })
+      probes += try await stage.attempt(counts.map { figure($0, load) }) {
+        let tables = try Tables(load, stage)
+        return wanted.map { count in
+          let ports = first...(first + UInt16(count) - 1)
+          let transaction = Netfilter.publishing(ports, table: tables.raw.table, map: "published")
+          return Probe(.ports, figure(count, load)) { try tables.publish($0, ports, transaction) }
+        }
       }
     }
     return probes

@@ -28,6 +28,18 @@ final class Stage {
     self.engine = engine
   }
 
+  /// The probes that `make` sets up; where it fails, the figures are left out with the reason.
+  func attempt(_ figures: [FigureName], _ make: () async throws -> [Probe]) async throws -> [Probe] {
+    do {
+      return try await make()
+    } catch let interrupted as Interrupted {
+      throw interrupted
+    } catch {
+      skip(figures, "\(EngineError(wrapping: error))")
+      return []
+    }
+  }
+
   func skip(_ figures: [FigureName], _ reason: String) {
     skipped += figures.map { Report.Skipped(name: $0.name, reason: reason) }
   }
