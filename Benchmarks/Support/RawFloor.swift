@@ -14,12 +14,14 @@ package final class RawFloor {
   private let bridge: Int32
   private let cgroups: [String]
   private let group: String
+  private let limitsMemory: Bool
   private let filter = RawFloor.seccompFilter()
 
   /// - Parameters:
   ///   - rootfs: a root file system with `/bin/true` and the directories that file systems are mounted on.
   ///   - directory: where the writable layer goes; it has a directory `root`.
-  ///   - hierarchies: the cgroup hierarchies in which a container gets a group; nil for all of them.
+  ///   - hierarchies: the cgroup hierarchies in which a container gets a group; nil for all of them, and a limit
+  ///     of the memory.
   ///   - group: the name of that group.
   /// - Returns: nil where the machine lets no bridge be made.
   package init?(
@@ -32,6 +34,7 @@ package final class RawFloor {
     self.bridge = bridge
     self.group = group
     cgroups = hierarchies ?? Self.allHierarchies()
+    limitsMemory = hierarchies == nil
   }
 
   /// Answers each byte with the microseconds that a container took, as a Double; 0 for a failure.
@@ -84,7 +87,7 @@ package final class RawFloor {
     for path in cgroups {
       let group = "\(path)/\(group)"
       mkdir(group, 0o755)
-      if path.hasSuffix("/memory") { Self.put("\(group)/memory.limit_in_bytes", "67108864") }
+      if limitsMemory, path.hasSuffix("/memory") { Self.put("\(group)/memory.limit_in_bytes", "67108864") }
       let tasks = linux_open("\(group)/tasks", O_WRONLY | O_CLOEXEC, 0)
       // A thread that enters a group of version 1 by itself, and one that is born in a group of version 2, wait for
       // nobody; any other way takes the kernel 10 ms.

@@ -1,4 +1,5 @@
 import BenchmarkSupport
+import CLinux
 import Contracts
 import Glibc
 import Kernel
@@ -12,18 +13,37 @@ package enum Bench {
   package static func main(_ arguments: [String]) -> Int32 {
     if arguments.first == Worker.argument { return Worker.serve(Array(arguments.dropFirst())) }
     Interruption.block()
-    let cleanup = Cleanup()
-    defer { cleanup.run() }
     do {
       let options = try BenchOptions(arguments)
       if options.listsOnly {
         write(1, Catalogue.figures.map { "\($0.figure.name)\n" }.joined())
         return 0
       }
+      let names = Set(
+        Catalogue.figures.filter { options.selects($0.figure.name, group: $0.group) }.map(\.figure.name))
+      guard !names.isEmpty else {
+        throw EngineError(
+          .invalidArgument, "no step matches \(options.only.joined(separator: ",")); --list prints their names")
+      }
       for path in [options.json, options.html] { if let path { try ReportFile.expectWritable(path) } }
       let former = try options.compare.map { try ReportFile.read($0) }
-      let report = try measure(options, cleanup)
-      try publish(report, former, options)
+      let ground = try Ground()
+      defer { ground.clear() }
+      return try Guardian.run { measureAndPublish(options, names, former, ground) }
+    } catch {
+      write(2, "engine: \(EngineError(wrapping: error))\n")
+      return 1
+    }
+  }
+
+  /// - Returns: the exit status.
+  private static func measureAndPublish(
+    _ options: BenchOptions, _ names: Set<String>, _ former: Report?, _ ground: Ground
+  ) -> Int32 {
+    let cleanup = Cleanup()
+    do {
+      defer { cleanup.run() }
+      try publish(try measure(options, names, ground, cleanup), former, options)
       return 0
     } catch let interrupted as Interrupted {
       Progress.clear()
@@ -35,18 +55,14 @@ package enum Bench {
     }
   }
 
-  private static func measure(_ options: BenchOptions, _ cleanup: Cleanup) throws -> Report {
-    let wanted = Catalogue.figures.filter { options.selects($0.figure.name, group: $0.group) }
-    guard !wanted.isEmpty else {
-      throw EngineError(
-        .invalidArgument, "no step matches \(options.only.joined(separator: ",")); --list prints their names")
-    }
-    let names = Set(wanted.map(\.figure.name))
-    let sandbox = try Sandbox(cleanup: cleanup)
+  private static func measure(
+    _ options: BenchOptions, _ names: Set<String>, _ ground: Ground, _ cleanup: Cleanup
+  ) throws -> Report {
+    let sandbox = try Sandbox(ground, cleanup: cleanup)
     // Everything that dies with this thread is started by it, and before there are others.
     let root = try RootFileSystem(at: "\(sandbox.directory)/floor")
     let worker = try WorkerLink(
-      [root.tree, root.directory, sandbox.groupName] + sandbox.cgroups.forContainers, cleanup: cleanup)
+      [root.tree, root.directory, ground.groupName] + sandbox.cgroups.forContainers, cleanup: cleanup)
     let engine =
       ContainerProbes.figures.contains { names.contains($0.name) }
       ? try EngineProcess(sandbox: sandbox, image: root.archive, cleanup: cleanup) : nil
@@ -54,6 +70,8 @@ package enum Bench {
     // Nothing of this is touched here again before the task has ended.
     nonisolated(unsafe) let parts = (sandbox, worker, engine)
     let bus = Bus()
+    let done = try SystemCallError.check("eventfd") { eventfd(0, Int32(EFD_CLOEXEC)) }
+    defer { close(done) }
     Task(executorPreference: bus.executor) {
       do {
         let stage = Stage(sandbox: parts.0, worker: parts.1, bus: bus, engine: parts.2)
@@ -61,11 +79,13 @@ package enum Bench {
       } catch {
         outcome.resolve(.failure(error))
       }
+      eventfd_write(done, 1)
     }
-    while true {
-      if let result = outcome.resolved { return try result.get() }
-      usleep(5000)
-    }
+    // Asleep: a thread that looked again and again would leave the machine no pause.
+    var count: eventfd_t = 0
+    while eventfd_read(done, &count) != 0 {}
+    guard let result = outcome.resolved else { throw EngineError(.internalFailure, "there is no result") }
+    return try result.get()
   }
 
   private static func run(_ options: BenchOptions, _ names: Set<String>, _ stage: Stage) async throws -> Report {

@@ -1,8 +1,8 @@
 import Glibc
 import LinuxSystem
 
-/// The cgroup hierarchies of this machine, and what the benchmarks leave in them: nothing.
-final class CgroupPlaces {
+/// The cgroup hierarchies of this machine as they were, and what the benchmarks leave in them: nothing.
+struct CgroupPlaces {
   struct Hierarchy {
     var path: String
     var isUnified: Bool
@@ -11,7 +11,6 @@ final class CgroupPlaces {
   }
 
   let hierarchies: [Hierarchy]
-  private var names: Set<String> = []
 
   init() {
     let lines = ((try? Files.readText("/proc/self/mountinfo")) ?? "").split(separator: "\n")
@@ -39,11 +38,8 @@ final class CgroupPlaces {
       \.path)
   }
 
-  /// Remembers a group's name, whose groups are removed in the end.
-  func own(_ name: String) { names.insert(name) }
-
-  /// Removes the groups, and disables the controllers that the engine has enabled for them.
-  func restore() {
+  /// Removes groups of these names, and disables the controllers that the engine has enabled for them.
+  func restore(_ names: [String]) {
     for hierarchy in hierarchies {
       for name in names { Self.remove("\(hierarchy.path)/\(name)") }
       guard hierarchy.isUnified else { continue }

@@ -18,7 +18,7 @@ package final class Cleanup {
 enum Interruption {
   private static let numbers = [SIGINT, SIGTERM, SIGHUP]
 
-  private static var set: sigset_t {
+  private static func set(_ numbers: [Int32]) -> sigset_t {
     var set = sigset_t()
     sigemptyset(&set)
     for number in numbers { sigaddset(&set, number) }
@@ -28,8 +28,17 @@ enum Interruption {
   /// Before there are threads, so that all of them block the signals.
   static func block() {
     signal(SIGPIPE, SIG_IGN)
-    var set = set
+    var set = set(numbers + [SIGCHLD])
     pthread_sigmask(SIG_BLOCK, &set, nil)
+  }
+
+  /// Waits for the next signal, or for a change of a child.
+  static func next() -> Int32 {
+    var set = set(numbers + [SIGCHLD])
+    while true {
+      let number = sigwaitinfo(&set, nil)
+      if number > 0 { return number }
+    }
   }
 
   /// - Throws: `Interrupted` when a signal has come.
@@ -37,7 +46,7 @@ enum Interruption {
 
   /// - Throws: `Interrupted` when a signal has come, or comes meanwhile.
   static func sleep(milliseconds: Int) throws {
-    var set = set
+    var set = set(numbers)
     var time = timespec(tv_sec: milliseconds / 1000, tv_nsec: milliseconds % 1000 * 1_000_000)
     let number = sigtimedwait(&set, nil, &time)
     if number > 0 { throw Interrupted(signal: number) }

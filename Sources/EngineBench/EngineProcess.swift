@@ -21,7 +21,7 @@ final class EngineProcess {
     } catch {
       throw EngineError(.unavailable, "\(error)")
     }
-    client = "\(sandbox.binaries)/engine"
+    client = "\(sandbox.ground.binaries)/engine"
     do {
       var ends: [Int32] = [-1, -1]
       try SystemCallError.check("pipe2") { pipe2(&ends, O_CLOEXEC) }

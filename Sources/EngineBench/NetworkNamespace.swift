@@ -12,15 +12,27 @@ enum NetworkNamespace {
     defer { comeBack(home) }
     let number = socket(AF_INET, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
     defer { close(number) }
+    try setLoopbackUp(number)
+    let namespace = linux_ioctl_value(number, 0x894C, 0)  // SIOCGSKNS
+    guard namespace >= 0 else { throw SystemCallError(call: "ioctl(SIOCGSKNS)", number: errno) }
+    return Descriptor(adopting: namespace)
+  }
+
+  /// Sets `lo` up in the namespace of this thread.
+  static func setLoopbackUp() throws(SystemCallError) {
+    let number = socket(AF_INET, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    defer { close(number) }
+    try setLoopbackUp(number)
+  }
+
+  /// - Parameter number: a socket in the namespace.
+  private static func setLoopbackUp(_ number: Int32) throws(SystemCallError) {
     var request = ifreq()
     withUnsafeMutableBytes(of: &request.ifr_ifrn) { $0.copyBytes(from: "lo".utf8) }
     request.ifr_ifru.ifru_flags = Int16(IFF_UP)
     guard linux_ioctl_pointer(number, UInt(SIOCSIFFLAGS), &request) == 0 else {
       throw SystemCallError(call: "ioctl(SIOCSIFFLAGS)", subject: "lo", number: errno)
     }
-    let namespace = linux_ioctl_value(number, 0x894C, 0)  // SIOCGSKNS
-    guard namespace >= 0 else { throw SystemCallError(call: "ioctl(SIOCGSKNS)", number: errno) }
-    return Descriptor(adopting: namespace)
   }
 
   /// Runs `body` on this thread in another namespace.

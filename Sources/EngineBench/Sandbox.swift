@@ -5,63 +5,36 @@ import Kernel
 import LinuxSystem
 import Wire
 
-/// Where everything is measured: network and mount namespaces of this process's own, a directory that goes with it, and
-/// groups of its own in the cgroup hierarchies. Nothing here meets the engine that the user runs.
-final class Sandbox {
+/// What the benchmarks have on the host while they run: a directory, and groups in the cgroup hierarchies.
+struct Ground {
   /// Where engine, engined and engine-shim are.
   let binaries: String
   let directory: String
-  let cleanup: Cleanup
   let cgroups: CgroupPlaces
-  /// The name of the groups that raw system calls make.
-  let groupName: String
 
-  /// Before there are threads: these namespaces become those of all of them.
-  init(cleanup: Cleanup) throws(EngineError) {
-    self.cleanup = cleanup
+  init() throws(EngineError) {
     guard geteuid() == 0 else {
       throw EngineError(.permissionDenied, "the benchmarks need root: they make namespaces, mounts and cgroups")
     }
     do {
       binaries = try Self.ownDirectory()
-      try SystemCallError.check("unshare(CLONE_NEWNS | CLONE_NEWNET)") { unshare(CLONE_NEWNS | CLONE_NEWNET) }
-      try SystemCallError.check("mount", "/") { mount("none", "/", nil, UInt(MS_REC | MS_PRIVATE), nil) }
       directory = try Self.makeDirectory()
-      let directory = directory
-      cleanup.add { try? Files.removeTree(directory) }
-      // Sockets and journals of the engines that are started here; nobody else sees it, and it goes with the namespace.
-      try SystemCallError.check("mount", "/run") { mount("tmpfs", "/run", "tmpfs", 0, "mode=755") }
-      try Self.setLoopbackUp()
-      cgroups = CgroupPlaces()
     } catch {
       throw EngineError(.unavailable, "the benchmarks cannot run here: \(error)")
     }
-    groupName = "engine-bench-\(getpid())"
-    cgroups.own(groupName)
-    let cgroups = cgroups
-    cleanup.add { cgroups.restore() }
+    cgroups = CgroupPlaces()
   }
 
-  /// An instance of the engine whose names no other one has.
-  func instance(_ name: String) throws(EngineError) -> Instance {
-    let paths = InstancePaths(root: "\(directory)/\(name)")
-    do {
-      try Files.makeDirectories(paths.root)
-      try Files.makeDirectories(paths.runtimeDirectory)
-    } catch {
-      throw EngineError(.internalFailure, "\(error)")
-    }
-    cgroups.own("engine-\(paths.hash)")
-    return Instance(
-      root: paths.root, runtimeDirectory: paths.runtimeDirectory, hash: paths.hash, isDefault: false,
-      daemonPath: "\(binaries)/engined", shimPath: "\(binaries)/engine-shim", version: "bench")
+  /// The name of the groups that raw system calls make.
+  var groupName: String {
+    String(directory.suffix(from: directory.lastIndex(of: "/") ?? directory.startIndex).dropFirst())
   }
 
-  /// A host for a plugin of an instance of its own.
-  func host(_ manifest: PluginManifest, _ name: String, bus: Bus) throws(EngineError) -> PluginHost {
-    let instance = try instance(name)
-    let journal = try Journal(path: "\(instance.runtimeDirectory)/journal-\(manifest.name)")
-    return PluginHost(manifest: manifest, bus: bus, instance: instance, journal: journal)
+  /// Removes everything, also what a run left that was killed; nothing of it is in use any more.
+  func clear() {
+    let instances = ((try? Files.list(directory)) ?? []).map { InstancePaths(root: "\(directory)/\($0)").hash }
+    cgroups.restore([groupName] + instances.map { "engine-\($0)" })
+    try? Files.removeTree(directory)
   }
 
   private static func ownDirectory() throws(SystemCallError) -> String {
@@ -75,23 +48,57 @@ final class Sandbox {
 
   private static func makeDirectory() throws(SystemCallError) -> String {
     var base = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-    // /run is hidden in a moment.
+    // Where the benchmarks run, /run is theirs.
     if !base.hasPrefix("/") || base.hasPrefix("/run") { base = "/tmp" }
     var template = Array("\(base)/engine-bench-XXXXXX".utf8CString)
     guard mkdtemp(&template) != nil else { throw SystemCallError(call: "mkdtemp", subject: base, number: errno) }
     return String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
+}
 
-  private static func setLoopbackUp() throws(SystemCallError) {
-    let socket = OwnedDescriptor(
-      adopting: try SystemCallError.check("socket") {
-        Glibc.socket(AF_INET, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
-      })
-    var request = ifreq()
-    withUnsafeMutableBytes(of: &request.ifr_ifrn) { $0.copyBytes(from: "lo".utf8) }
-    request.ifr_ifru.ifru_flags = Int16(IFF_UP)
-    try SystemCallError.check("ioctl(SIOCSIFFLAGS)", "lo") {
-      linux_ioctl_pointer(socket.number, UInt(SIOCSIFFLAGS), &request)
+/// Where everything is measured, seen from inside: namespaces of its own, so that nothing meets the engine that the user
+/// runs, and everything ends with this process.
+final class Sandbox {
+  let ground: Ground
+  let cleanup: Cleanup
+
+  var directory: String { ground.directory }
+  var cgroups: CgroupPlaces { ground.cgroups }
+
+  /// In a new process with new network, mount and PID namespaces, before it has threads.
+  init(_ ground: Ground, cleanup: Cleanup) throws(EngineError) {
+    self.ground = ground
+    self.cleanup = cleanup
+    do {
+      try SystemCallError.check("mount", "/") { mount("none", "/", nil, UInt(MS_REC | MS_PRIVATE), nil) }
+      let plain = UInt(MS_NOSUID | MS_NODEV | MS_NOEXEC)
+      try SystemCallError.check("mount", "/proc") { mount("proc", "/proc", "proc", plain, nil) }
+      // Sockets and journals of the engines that are started here.
+      try SystemCallError.check("mount", "/run") { mount("tmpfs", "/run", "tmpfs", 0, "mode=755") }
+      try NetworkNamespace.setLoopbackUp()
+    } catch {
+      throw EngineError(.unavailable, "the benchmarks cannot run here: \(error)")
     }
+  }
+
+  /// An instance of the engine whose names no other one has.
+  func instance(_ name: String) throws(EngineError) -> Instance {
+    let paths = InstancePaths(root: "\(directory)/\(name)")
+    do {
+      try Files.makeDirectories(paths.root)
+      try Files.makeDirectories(paths.runtimeDirectory)
+    } catch {
+      throw EngineError(.internalFailure, "\(error)")
+    }
+    return Instance(
+      root: paths.root, runtimeDirectory: paths.runtimeDirectory, hash: paths.hash, isDefault: false,
+      daemonPath: "\(ground.binaries)/engined", shimPath: "\(ground.binaries)/engine-shim", version: "bench")
+  }
+
+  /// A host for a plugin of an instance of its own.
+  func host(_ manifest: PluginManifest, _ name: String, bus: Bus) throws(EngineError) -> PluginHost {
+    let instance = try instance(name)
+    let journal = try Journal(path: "\(instance.runtimeDirectory)/journal-\(manifest.name)")
+    return PluginHost(manifest: manifest, bus: bus, instance: instance, journal: journal)
   }
 }

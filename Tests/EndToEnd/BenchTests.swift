@@ -41,9 +41,9 @@ extension EndToEnd {
     }
 
     /// Expects that nothing is left: no directory, no group, no process, no link and no mount in the fixture's host.
-    private func expectNothing(of directory: String, _ process: pid_t, _ links: String, _ mounts: String) {
+    private func expectNothing(of directory: String, _ links: String, _ mounts: String) {
       #expect((try? FileManager.default.contentsOfDirectory(atPath: scratch)) == [])
-      var names = ["engine-bench-\(process)"]
+      var names = [String(directory.split(separator: "/").last ?? "")]
       var hashes: [String] = []
       let instances =
         ["engine", "bridge", "overlay", "cgroups-1", "cgroups-2"]
@@ -85,7 +85,7 @@ extension EndToEnd {
       let process = try start(["--runs", "3", "--json", json, "--html", html])
       let directory = try #require(workingDirectory())
       #expect(ends(process, seconds: 120))
-      expectNothing(of: directory, process, links, mounts)
+      expectNothing(of: directory, links, mounts)
 
       let data = try #require(FileManager.default.contents(atPath: json))
       let report = try #require(try JSONSerialization.jsonObject(with: data) as? [String: Any])
@@ -136,7 +136,9 @@ extension EndToEnd {
       #expect(bare.output.hasPrefix("{") && bare.output.hasSuffix("}\n"), "\(bare)")
     }
 
-    @Test func itTakesEverythingDownWhenItIsInterrupted() throws {
+    /// Told to end, it takes everything down; and when the process that measures is killed, the one that the user started
+    /// does.
+    @Test(arguments: [false, true]) func itTakesEverythingDown(isKilled: Bool) throws {
       defer { fixture.end() }
       let (links, mounts) = (
         fixture.host(["ip", "-o", "link"]).output, fixture.host(["cat", "/proc/self/mounts"]).output
@@ -150,9 +152,14 @@ extension EndToEnd {
           .output.contains(hash)
       }
       #expect(runs)
-      kill(process, SIGINT)
+      if isKilled {
+        let children = try String(contentsOfFile: "/proc/\(process)/task/\(process)/children", encoding: .utf8)
+        kill(try #require(pid_t(children.split(separator: " ").first ?? "")), SIGKILL)
+      } else {
+        kill(process, SIGINT)
+      }
       #expect(ends(process, seconds: 30))
-      expectNothing(of: directory, process, links, mounts)
+      expectNothing(of: directory, links, mounts)
     }
 
     @Test func whatIsWrongIsSaidInOneLine() {
