@@ -106,7 +106,7 @@ let benchmarks: [Target] = [
   .target(
     name: "EngineBench",
     dependencies: [
-      "BenchmarkSupport", "EngineCLI", "Contracts", "Wire", "Kernel", "LinuxSystem", "CLinux", "CNetlink", "ShimCore",
+      "BenchmarkSupport", "EngineCLI", "Contracts", "Wire", "Kernel", "LinuxSystem", "CLinux", "ShimCore",
       "BridgeNetworkPlugin", "NetworkCatalogPlugin", "CgroupsPlugin", "OverlaySnapshotsPlugin", "LinuxRuntimePlugin",
     ]),
   // What `engine bench` becomes: it links the drivers that it measures, which the CLI must not.

@@ -51,13 +51,18 @@ package enum Netlink {
     }
   }
 
-  /// Sends the messages at once and reads an acknowledgement for each.
+  /// A socket in the network namespace of the calling thread; negative for a failure.
+  package static func openSocket() -> Int32 {
+    socket(AF_NETLINK, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+  }
+
+  /// Sends the messages at once, through an open socket or one of their own, and reads an acknowledgement for each.
   ///
   /// - Returns: whether all succeeded.
-  private static func send(_ messages: [Message]) -> Bool {
-    let number = socket(AF_NETLINK, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+  private static func send(_ messages: [Message], through opened: Int32 = -1) -> Bool {
+    let number = opened >= 0 ? opened : openSocket()
     guard number >= 0 else { return false }
-    defer { close(number) }
+    defer { if number != opened { close(number) } }
     var bytes: [UInt8] = []
     for var message in messages {
       message.finish()
@@ -107,7 +112,8 @@ package enum Netlink {
 
   /// A veth pair: `name` on the bridge and up, `peer` in the owner's network namespace.
   package static func addVeth(
-    _ name: String = "fl0", to bridge: Int32, peer peerName: String = "eth0", of owner: Owner
+    _ name: String = "fl0", to bridge: Int32, peer peerName: String = "eth0", of owner: Owner,
+    through socket: Int32 = -1
   ) -> Bool {
     var veth = Message(UInt16(RTM_NEWLINK), NLM_F_CREATE | NLM_F_EXCL)
     veth.link(up: true)
@@ -130,7 +136,7 @@ package enum Netlink {
         }
       }
     }
-    return send([veth])
+    return send([veth], through: socket)
   }
 
   /// In the container: lo and eth0 up, 10.99.0.2/24, and the way out.

@@ -106,14 +106,17 @@ package enum Bench {
         }
       }
     }
-    report.skipped = stage.skipped.filter { names.contains($0.name) }
     guard !probes.isEmpty else {
-      throw EngineError(.unavailable, report.skipped.first?.reason ?? "nothing can be measured here")
+      throw EngineError(.unavailable, stage.skipped.first?.reason ?? "nothing can be measured here")
     }
     let hot = try await schedule.hot(probes)
     let paused = try await schedule.paused(probes)
     for group in Catalogue.groups {
       for figure in group.figures {
+        if let reason = schedule.failures[figure.name] {
+          stage.skip([figure], reason)
+          continue
+        }
         guard let first = pair(hot[figure.name]), let second = pair(paused[figure.name]) else { continue }
         report.figures.append(
           Report.Figure(
@@ -121,6 +124,7 @@ package enum Bench {
             hot: first, paused: second))
       }
     }
+    report.skipped = stage.skipped.filter { names.contains($0.name) }
     if let engine = stage.engine { report.start = try engine.lastStart() }
     Progress.clear()
     return report

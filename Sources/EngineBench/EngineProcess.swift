@@ -28,9 +28,12 @@ final class EngineProcess {
       let reading = OwnedDescriptor(adopting: ends[0])
       let writing = OwnedDescriptor(adopting: ends[1])
       let log = try Files.open("\(sandbox.directory)/engined.log", O_WRONLY | O_CREAT | O_APPEND, mode: 0o600)
+      // It must not leave while other steps are measured for long.
+      let configuration = "\(sandbox.directory)/engine.toml"
+      try Files.replace(configuration, with: Array("[engine]\nidle_seconds = 864000\n".utf8), durable: false)
       let process = try Program.spawn(
-        instance.daemonPath, ["engined", "--root", root, "--ready-fd", "3"], error: log.number,
-        connection: writing.number)
+        instance.daemonPath, ["engined", "--root", root, "--config", configuration, "--ready-fd", "3"],
+        error: log.number, connection: writing.number)
       cleanup.add { Self.end(process) }
       close(writing.release())
       let answer = String(decoding: try Files.readAll(reading.number), as: UTF8.self)

@@ -18,7 +18,7 @@ enum Guardian {
     if child == 0 {
       // Also when this process is killed: nothing of the rest survives the first process of a PID namespace.
       _ = linux_prctl(PR_SET_PDEATHSIG, UInt(SIGKILL), 0, 0, 0)
-      exit(body())
+      _exit(body())
     }
     guard child > 0 else {
       throw EngineError(.unavailable, "the benchmarks cannot run here: clone3: \(SystemCallError.text(errno))")

@@ -79,6 +79,8 @@ private final class Bridge {
   private let network: NetworkDefinition
   private let index: Int32
   private let home: Int32
+  /// Kept open, as the driver keeps its own.
+  private let socket: OwnedDescriptor
   /// Where the other ends of the crowd are.
   private var crowd: Descriptor?
   private var spent: [(namespace: Descriptor, name: String, link: BridgeSteps.Link?)] = []
@@ -87,6 +89,7 @@ private final class Bridge {
   init(_ steps: BridgeSteps, _ subnet: String, home: Int32, crowd size: Int) throws {
     self.steps = steps
     self.home = home
+    socket = OwnedDescriptor(adopting: Netlink.openSocket())
     network = try steps.create(
       NetworkDefinition(
         id: .random(), name: "bench-\(size)", driver: "bridge", created: .now, pools: [AddressPool(subnet: subnet)]))
@@ -121,7 +124,7 @@ private final class Bridge {
       end = MonotonicClock.now
     case .raw:
       let name = "raw\(index)-\(count)"
-      guard Netlink.addVeth(name, to: index, of: .namespace(namespace.number)) else {
+      guard Netlink.addVeth(name, to: index, of: .namespace(namespace.number), through: socket.number) else {
         throw EngineError(.internalFailure, "a raw link cannot be made")
       }
       linked = MonotonicClock.now

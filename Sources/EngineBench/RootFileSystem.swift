@@ -93,10 +93,10 @@ enum TinyProgram {
   /// Ends at once, with 0.
   static let exits = executable(exit)
 
-  /// Ends after an hour.
+  /// Ends after ten days.
   static let waits: [UInt8] = {
     let code = sleep + exit
-    return executable(code + [UInt8](repeating: 0, count: 32 - code.count) + bytes(UInt64(3600)) + bytes(UInt64(0)))
+    return executable(code + [UInt8](repeating: 0, count: 32 - code.count) + bytes(UInt64(864_000)) + bytes(UInt64(0)))
   }()
 
   private static func bytes(_ value: some FixedWidthInteger) -> [UInt8] {

@@ -3,7 +3,7 @@ import Glibc
 import LinuxSystem
 
 /// Runs probes: step, raw, step, raw, so that what disturbs the machine disturbs both.
-struct Schedule {
+final class Schedule {
   let options: BenchOptions
   /// Says what goes on: a text, and how much of everything is done.
   let progress: (String, Double) -> Void
@@ -20,6 +20,9 @@ struct Schedule {
   private static let budget: Int64 = 60_000_000_000
   private static let leastPausedRuns = 10
   private let begin = MonotonicClock.now
+
+  /// Figures whose measuring failed, with the reason: they are not measured any more.
+  private(set) var failures: [String: String] = [:]
 
   /// Times by figure, then by side.
   typealias Times = [String: [Side: [Int64]]]
@@ -57,7 +60,16 @@ struct Schedule {
 
   private func measure(_ probe: Probe, _ side: Side, into times: inout Times, counts: Bool) async throws {
     try Interruption.check()
-    let measured = try await probe.measure(side)
+    if failures[probe.figures[0].name] != nil { return }
+    let measured: [Int64]
+    do {
+      measured = try await probe.measure(side)
+    } catch let interrupted as Interrupted {
+      throw interrupted
+    } catch {
+      for figure in probe.figures { failures[figure.name] = "\(EngineError(wrapping: error))" }
+      return
+    }
     guard counts else { return }
     for (figure, time) in zip(probe.figures, measured) {
       times[figure.name, default: [:]][side, default: []].append(time)

@@ -41,7 +41,9 @@ final class Stage {
   }
 
   func skip(_ figures: [FigureName], _ reason: String) {
-    skipped += figures.map { Report.Skipped(name: $0.name, reason: reason) }
+    for figure in figures where !skipped.contains(where: { $0.name == figure.name }) {
+      skipped.append(Report.Skipped(name: figure.name, reason: reason))
+    }
   }
 }
 

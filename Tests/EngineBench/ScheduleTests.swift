@@ -46,6 +46,23 @@ struct ScheduleTests {
     #expect(paused["x"]?[.engine]?.count == 4 && paused["x"]?[.raw]?.count == 4)
   }
 
+  @Test("What fails in the middle is not measured any more, and the others are")
+  func failure() async throws {
+    var calls = 0
+    let failing = Probe(.ports, [FigureName(name: "x", floor: ""), FigureName(name: "y", floor: "")]) { _ in
+      calls += 1
+      if calls == 9 { throw EngineError(.internalFailure, "no room left") }
+      return [1, 2]
+    }
+    let schedule = Schedule(options: try BenchOptions(["--runs=5", "--pause=1"])) { _, _ in }
+    let probes = [failing, Self.probe(.links, "z")]
+    let hot = try await schedule.hot(probes)
+    let paused = try await schedule.paused(probes)
+    #expect(calls == 9)
+    #expect(schedule.failures == ["x": "no room left", "y": "no room left"])
+    #expect(hot["z"]?[.raw]?.count == 5 && paused["z"]?[.engine]?.count == 5 && paused["x"] == nil)
+  }
+
   @Test(
     "Patterns choose figures",
     arguments: [
