@@ -11,6 +11,8 @@ struct Ground {
   let binaries: String
   let directory: String
   let cgroups: CgroupPlaces
+  /// Held as long as anything of this run lives (flock(2)).
+  private let lock: Descriptor
 
   init() throws(EngineError) {
     guard geteuid() == 0 else {
@@ -18,23 +20,55 @@ struct Ground {
     }
     do {
       binaries = try Self.ownDirectory()
-      directory = try Self.makeDirectory()
+      let base = Self.base
+      cgroups = CgroupPlaces()
+      Self.clearLeftovers(beneath: base, cgroups)
+      directory = try Self.makeDirectory(beneath: base)
+      lock = try Self.takeLock(directory)
     } catch {
       throw EngineError(.unavailable, "the benchmarks cannot run here: \(error)")
     }
-    cgroups = CgroupPlaces()
   }
 
   /// The name of the groups that raw system calls make.
-  var groupName: String {
-    String(directory.suffix(from: directory.lastIndex(of: "/") ?? directory.startIndex).dropFirst())
+  var groupName: String { Self.name(of: directory) }
+
+  private static func name(of directory: String) -> String {
+    directory.split(separator: "/").last.map(String.init) ?? directory
   }
 
   /// Removes everything, also what a run left that was killed; nothing of it is in use any more.
-  func clear() {
+  func clear() { Self.clear(directory, cgroups) }
+
+  private static func clear(_ directory: String, _ cgroups: CgroupPlaces) {
     let instances = ((try? Files.list(directory)) ?? []).map { InstancePaths(root: "\(directory)/\($0)").hash }
-    cgroups.restore([groupName] + instances.map { "engine-\($0)" })
+    cgroups.restore([name(of: directory)] + instances.map { "engine-\($0)" })
     try? Files.removeTree(directory)
+  }
+
+  // MARK: Runs that were killed
+
+  private static let prefix = "engine-bench-"
+  /// Seconds before which a directory without a lock may be one that is about to get it.
+  private static let youth = 60
+
+  /// Removes what is left of runs whose processes are all gone.
+  private static func clearLeftovers(beneath base: String, _ cgroups: CgroupPlaces) {
+    for name in (try? Files.list(base)) ?? [] where name.hasPrefix(prefix) {
+      let path = "\(base)/\(name)"
+      var status = stat()
+      guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR, status.st_uid == 0,
+        time(nil) - status.st_mtim.tv_sec > youth, let lock = try? takeLock(path)
+      else { continue }
+      clear(path, cgroups)
+      _ = lock
+    }
+  }
+
+  private static func takeLock(_ directory: String) throws(SystemCallError) -> Descriptor {
+    let file = Descriptor(adopting: try Files.open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW).release())
+    try SystemCallError.check("flock", directory) { flock(file.number, LOCK_EX | LOCK_NB) }
+    return file
   }
 
   private static func ownDirectory() throws(SystemCallError) -> String {
@@ -46,11 +80,15 @@ struct Ground {
     return String(own.prefix(upTo: own.lastIndex(of: "/") ?? own.startIndex))
   }
 
-  private static func makeDirectory() throws(SystemCallError) -> String {
-    var base = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+  /// Where directories for a while go.
+  private static var base: String {
+    let base = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
     // Where the benchmarks run, /run is theirs.
-    if !base.hasPrefix("/") || base.hasPrefix("/run") { base = "/tmp" }
-    var template = Array("\(base)/engine-bench-XXXXXX".utf8CString)
+    return !base.hasPrefix("/") || base.hasPrefix("/run") ? "/tmp" : base
+  }
+
+  private static func makeDirectory(beneath base: String) throws(SystemCallError) -> String {
+    var template = Array("\(base)/\(prefix)XXXXXX".utf8CString)
     guard mkdtemp(&template) != nil else { throw SystemCallError(call: "mkdtemp", subject: base, number: errno) }
     return String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }

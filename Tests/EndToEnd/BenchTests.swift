@@ -162,6 +162,30 @@ extension EndToEnd {
       expectNothing(of: directory, links, mounts)
     }
 
+    @Test func whatAKilledRunLeftIsRemovedByTheNext() throws {
+      defer { fixture.end() }
+      let (old, young) = ("\(scratch)/engine-bench-old000", "\(scratch)/engine-bench-young0")
+      let group = "engine-\(Fixture.instanceHash("\(old)/engine"))"
+      let places = Fixture.command(["sh", "-c", "ls -d /sys/fs/cgroup/memory /sys/fs/cgroup/unified"]).lines
+      let place = places.first ?? "/sys/fs/cgroup"
+      let made = Fixture.command([
+        "sh", "-c",
+        """
+        set -e
+        mkdir -p \(old)/engine/data \(young)/engine \(place)/\(group)/container
+        touch -d '5 minutes ago' \(old)
+        """,
+      ])
+      #expect(made.status == 0, "\(made)")
+      let outcome = fixture.host([
+        "env", "TMPDIR=\(scratch)", "\(Fixture.binaries)/engine", "bench", "--runs", "1", "--only", "seccomp",
+      ])
+      #expect(outcome.status == 0, "\(outcome)")
+      // A young one may belong to somebody who is about to begin.
+      #expect((try? FileManager.default.contentsOfDirectory(atPath: scratch)) == ["engine-bench-young0"])
+      #expect(!FileManager.default.fileExists(atPath: "\(place)/\(group)"))
+    }
+
     @Test func whatIsWrongIsSaidInOneLine() {
       defer { fixture.end() }
       for (arguments, words) in [
