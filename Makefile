@@ -7,7 +7,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 SWIFT ?= swift
 RELEASE := .build/release
-BINARIES := engine engined engine-shim
+BINARIES := engine engined engine-shim engine-bench
 
 # What the product links, and what the tests and the demonstration use beside it.
 BUILD_PACKAGES := pkg-config libnl-3-dev libnl-route-3-dev libmnl-dev libnftnl-dev libseccomp-dev libarchive-dev \
@@ -27,7 +27,7 @@ deps:
 test-deps: deps
 	@Examples/install-packages $(TEST_PACKAGES)
 
-## Leaves engine, engined and engine-shim in .build/release, ready to be used in place.
+## Leaves engine, engined, engine-shim and engine-bench in .build/release, ready to be used in place.
 build: deps
 	$(SWIFT) build -c release
 

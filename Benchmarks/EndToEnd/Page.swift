@@ -1,14 +1,15 @@
-/// The results as a page that needs nothing from elsewhere: no scripts, no fonts, charts as inline SVG.
+import BenchmarkSupport
+
+/// The results as a page.
 enum Page {
   static func html(_ results: Results) -> String {
     let machine = results.machine
     var body = "<h1>engine: benchmarks</h1>\n"
-    body += "<p>\(escaped(machine.date)), \(machine.cpus) x \(escaped(machine.processor)), "
-    body += "\(machine.memoryMegabytes) MB, \(escaped(machine.system)), Linux \(escaped(machine.kernel)). "
+    body += "<p>\(Document.escaped(machine.line)). "
     body +=
       "Medians of \(results.runs) runs, side by side in one run; the thin line reaches to the 90th percentile.</p>\n"
     for mode in results.modes {
-      body += "<h2>Commands, \(escaped(mode.mode))</h2>\n" + comparisons(mode)
+      body += "<h2>Commands, \(Document.escaped(mode.mode))</h2>\n" + comparisons(mode)
     }
     if !results.throughput.isEmpty {
       body += "<h2>Containers a second</h2>\n<p>Run to their end and removed, so many at once.</p>\n"
@@ -16,24 +17,8 @@ enum Page {
     }
     if !results.scaling.isEmpty { body += scaling(results) }
     if let start = results.start { body += "<h2>A start, step by step</h2>\n" + waterfall(start) }
-    for mode in results.modes { body += "<h2>Every figure, \(escaped(mode.mode))</h2>\n" + table(mode) }
-    return """
-      <!doctype html>
-      <html lang="en"><head><meta charset="utf-8"><title>engine: benchmarks</title>
-      <meta name="viewport" content="width=device-width">
-      <style>
-      :root { color-scheme: light dark; --ink: #1e293b; --faint: #94a3b8; --paper: #fff; --line: #e2e8f0; }
-      @media (prefers-color-scheme: dark) { :root { --ink: #e2e8f0; --paper: #0f172a; --line: #334155; } }
-      body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-        max-width: 60em; margin: 2em auto; padding: 0 1em; }
-      h2 { margin-top: 2em; border-bottom: 1px solid var(--line); }
-      svg { width: 100%; height: auto; } svg text { fill: var(--ink); font: 13px system-ui, sans-serif; }
-      table { border-collapse: collapse; } td, th { padding: .15em .8em; text-align: right;
-        border-bottom: 1px solid var(--line); } td:first-child, th:first-child { text-align: left; }
-      </style></head><body>
-      \(body)</body></html>
-
-      """
+    for mode in results.modes { body += "<h2>Every figure, \(Document.escaped(mode.mode))</h2>\n" + table(mode) }
+    return Document.html(title: "engine: benchmarks", body: body)
   }
 
   /// Every command of ours with what it is compared with: a chart with a scale of its own.
@@ -48,7 +33,7 @@ enum Page {
           label: row.name, value: Double(row.p50) / 1000, whisker: Double(row.p90) / 1000,
           text: "\(Text.decimal(Double(row.p50) / 1000, 2)) ms", color: color(row.name))
       }
-      text += "<h3>\(escaped(row.name)): \(escaped(ratios(row)))</h3>\n" + Chart.bars(bars)
+      text += "<h3>\(Document.escaped(row.name)): \(Document.escaped(ratios(row)))</h3>\n" + Chart.bars(bars)
     }
     return text
   }
@@ -109,7 +94,8 @@ enum Page {
     var text = "<table><tr><th>command</th><th>p50 ms</th><th>p90 ms</th><th>p99 ms</th><th>min ms</th><th></th></tr>\n"
     for row in mode.results {
       let cells = [row.p50, row.p90, row.p99, row.min].map { "<td>\(Text.decimal(Double($0) / 1000, 2))</td>" }
-      text += "<tr><td>\(escaped(row.name))</td>\(cells.joined())<td>\(escaped(ratios(row)))</td></tr>\n"
+      text +=
+        "<tr><td>\(Document.escaped(row.name))</td>\(cells.joined())<td>\(Document.escaped(ratios(row)))</td></tr>\n"
     }
     return text + "</table>\n"
   }
@@ -119,19 +105,5 @@ enum Page {
     if name.hasPrefix("raw") { return "#16a34a" }
     if name.hasPrefix("docker") { return "#94a3b8" }
     return "#d97706"
-  }
-
-  static func escaped(_ text: String) -> String {
-    var result = ""
-    for character in text {
-      switch character {
-      case "&": result += "&amp;"
-      case "<": result += "&lt;"
-      case ">": result += "&gt;"
-      case "\"": result += "&quot;"
-      default: result.append(character)
-      }
-    }
-    return result
   }
 }

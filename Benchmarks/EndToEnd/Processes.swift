@@ -166,17 +166,3 @@ enum Processes {
     return line.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first.flatMap { Int($0) } ?? 0
   }
 }
-
-/// The times of one command in one mode.
-struct Samples {
-  private var sorted: [Double]
-
-  init(_ microseconds: [Double]) { sorted = microseconds.sorted() }
-
-  /// The value below which a share of the samples lies, in microseconds.
-  func percentile(_ share: Double) -> Double {
-    sorted[min(sorted.count - 1, Int(Double(sorted.count) * share))]
-  }
-
-  var median: Double { percentile(0.5) }
-}

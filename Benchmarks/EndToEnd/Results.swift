@@ -1,18 +1,10 @@
+import BenchmarkSupport
 import Contracts
 import Glibc
 import Wire
 
 /// What the benchmarks found, as it is written to the results file. Times are microseconds, sizes kilobytes.
 struct Results: Codable {
-  struct Machine: Codable {
-    var date: String
-    var kernel: String
-    var system: String
-    var processor: String
-    var cpus: Int
-    var memoryMegabytes: Int
-  }
-
   /// One command in one mode.
   struct Row: Codable {
     var name: String
@@ -87,31 +79,5 @@ struct Results: Codable {
     machine = Machine.current()
     self.runs = runs
     self.pauseMilliseconds = pauseMilliseconds
-  }
-}
-
-extension Results.Machine {
-  static func current() -> Self {
-    var name = utsname()
-    uname(&name)
-    func text<Tuple>(_ field: Tuple) -> String {
-      withUnsafeBytes(of: field) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
-    }
-    func line(_ path: String, _ key: String, _ separator: Character) -> String {
-      let lines = Processes.read(path).split(separator: "\n")
-      guard let line = lines.first(where: { $0.hasPrefix(key) }) else { return "" }
-      let value = line.split(separator: separator, maxSplits: 1).last ?? ""
-      return String(value.drop { $0 == " " || $0 == "\"" || $0 == "\t" }.prefix { $0 != "\"" })
-    }
-    var now = time(nil)
-    var parts = tm()
-    gmtime_r(&now, &parts)
-    var buffer = [CChar](repeating: 0, count: 32)
-    let count = strftime(&buffer, buffer.count, "%Y-%m-%d", &parts)
-    return Self(
-      date: String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self),
-      kernel: text(name.release), system: line("/etc/os-release", "PRETTY_NAME", "="),
-      processor: line("/proc/cpuinfo", "model name", ":"), cpus: sysconf(Int32(_SC_NPROCESSORS_ONLN)),
-      memoryMegabytes: sysconf(Int32(_SC_PHYS_PAGES)) / 1024 * sysconf(Int32(_SC_PAGESIZE)) / 1024)
   }
 }

@@ -1,3 +1,4 @@
+import BenchmarkSupport
 import Glibc
 
 /// What changes with the number of containers.

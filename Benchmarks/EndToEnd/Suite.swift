@@ -1,3 +1,4 @@
+import BenchmarkSupport
 import CLinux
 import Contracts
 import Glibc
@@ -171,24 +172,5 @@ final class Suite {
       offset += count
     }
     print("written to \(path)")
-  }
-}
-
-/// Numbers and lines for people.
-enum Text {
-  static func row(_ cells: String...) -> String {
-    zip(cells, [34, 9, 9, 9, 0]).map { $0 + String(repeating: " ", count: max(1, $1 - $0.count)) }.joined()
-  }
-
-  static func ratio(_ ratio: Double, _ other: String) -> String {
-    ratio < 1 ? "1/\(decimal(1 / ratio, 1)) of \(other)" : "\(decimal(ratio, 2)) x \(other)"
-  }
-
-  static func decimal(_ value: Double, _ digits: Int) -> String {
-    let scale = digits == 0 ? 1 : digits == 1 ? 10 : 100
-    let scaled = Int((value * Double(scale)).rounded())
-    if digits == 0 { return String(scaled) }
-    let fraction = String(abs(scaled) % scale)
-    return "\(scaled / scale).\(String(repeating: "0", count: digits - fraction.count))\(fraction)"
   }
 }

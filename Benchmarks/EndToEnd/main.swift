@@ -1,3 +1,4 @@
+import BenchmarkSupport
 import Glibc
 
 // Whole commands as a user types them, side by side in one run, hot and with pauses.

@@ -101,14 +101,19 @@ final class Child {
     _ = linux_prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     _ = linux_prctl(PR_SET_PDEATHSIG, UInt(SIGKILL), 0, 0, 0)
     _ = setsid()
-    for entry in descriptors.cgroupEntries {
+    try Self.enterGroups(descriptors.cgroupEntries)
+    finished("enter cgroups")
+    if process.setsScore { try Privileges.setScore(process.score, warn: warn) }
+    try Privileges.set(process.limits, warn: warn)
+  }
+
+  /// Moves this process into groups of version 1, by their opened `tasks`.
+  static func enterGroups(_ entries: [Int32]) throws(SetupFailure) {
+    for entry in entries {
       try stage("entering the cgroup") { () throws(SystemCallError) in
         try SystemCallError.check("write") { write(entry, "0", 1) }
       }
     }
-    finished("enter cgroups")
-    if process.setsScore { try Privileges.setScore(process.score, warn: warn) }
-    try Privileges.set(process.limits, warn: warn)
   }
 
   private func joinNamespaces(_ plan: StartPlan) throws(SetupFailure) {

@@ -92,7 +92,7 @@ enum Privileges {
     }
   }
 
-  private static func load(_ program: [UInt8]) throws(SetupFailure) {
+  static func load(_ program: [UInt8]) throws(SetupFailure) {
     try stage("loading the seccomp filter") { () throws(SystemCallError) in
       var program = program
       let count = program.count / MemoryLayout<sock_filter>.stride

@@ -168,7 +168,9 @@ final class Fixture {
   }
 
   /// As the engine derives it from the root: FNV-1a 64, the low 32 bits.
-  var runtimeHash: String {
+  var runtimeHash: String { Self.instanceHash(root) }
+
+  static func instanceHash(_ root: String) -> String {
     let hash = root.utf8.reduce(0xcbf2_9ce4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
     let digits = String(UInt32(truncatingIfNeeded: hash), radix: 16)
     return String(repeating: "0", count: 8 - digits.count) + digits

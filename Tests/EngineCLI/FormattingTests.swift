@@ -221,3 +221,19 @@ import Testing
     #expect(try tags(nil, ["reference=*/x/*"]) == ["localhost:5000/x/web:1.0"])
   }
 }
+
+@Suite struct BenchCommandTests {
+  @Test(arguments: [
+    ([], []), (["--runs", "5", "--list"], ["--runs=5", "--list"]),
+    (
+      ["--only", "a b,c", "--only=d*", "--json", "-", "--pause=40"],
+      ["--json=-", "--pause=40", "--only=a b,c", "--only=d*"]
+    ), (["--compare", "old.json", "--html", "x=y.html", "--list=false"], ["--compare=old.json", "--html=x=y.html"]),
+  ])
+  func flagsReachTheProgramThatMeasures(given: [String], expected: [String]) throws {
+    let command = try #require(BenchCommand.all.first)
+    let (options, rest) = try Parser(flags: command.flags(), isInterspersed: true).parse(given)
+    #expect(rest.isEmpty)
+    #expect(BenchCommand.words(options) == expected)
+  }
+}

@@ -7,7 +7,7 @@ import LinuxSystem
 /// Connecting a container.
 extension BridgeDriver {
   /// One link in the making.
-  private struct Plan {
+  struct Plan {
     var attachment: NetworkDriverAttach.Attachment
     var link: AttachedLink
     var hardwareAddress: HardwareAddress
@@ -57,7 +57,7 @@ extension BridgeDriver {
   }
 
   /// Takes an address for every link, or for none.
-  private func chooseAddresses(_ request: NetworkDriverAttach) throws(EngineError) -> [Plan] {
+  func chooseAddresses(_ request: NetworkDriverAttach) throws(EngineError) -> [Plan] {
     try state.withLock { state throws(EngineError) in
       var plans: [Plan] = []
       do throws(EngineError) {
@@ -127,7 +127,7 @@ extension BridgeDriver {
     return (bindings, reservations, published)
   }
 
-  private func makeLinks(_ plans: [Plan], namespace: Int32, publishes: Bool) throws(EngineError) {
+  func makeLinks(_ plans: [Plan], namespace: Int32, publishes: Bool) throws(EngineError) {
     let reflects = state.withLock { $0.reflects }
     try attempt("the container cannot be connected") { () throws(SystemCallError) in
       var batch = NetlinkBatch()
@@ -146,7 +146,7 @@ extension BridgeDriver {
   }
 
   /// Address, route and the link up, from a socket inside the container's namespace.
-  private func configureInside(_ plans: [Plan], namespace: Int32) throws(EngineError) {
+  func configureInside(_ plans: [Plan], namespace: Int32) throws(EngineError) {
     try attempt("the container's interface cannot be configured") { () throws(SystemCallError) in
       let socket = try namespaces.inside(namespace) { () throws(SystemCallError) in try NetlinkSocket(NETLINK_ROUTE) }
       var batch = NetlinkBatch()

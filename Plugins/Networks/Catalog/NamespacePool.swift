@@ -7,7 +7,7 @@ import Synchronization
 
 /// Makes network namespaces for containers, each with `lo` up, and keeps a few ready: making one costs 0.1 to 0.2 ms,
 /// and several times that when the kernel's caches are cold.
-final class NamespacePool: Sendable {
+package final class NamespacePool: Sendable {
   private struct State {
     var ready: [Descriptor] = []
     var isRefilling = false
@@ -23,7 +23,7 @@ final class NamespacePool: Sendable {
   private let state = Mutex(State())
 
   /// - Parameter capacity: how many are kept ready; 0 makes each one when it is asked for.
-  init(bus: Bus, capacity: Int) throws(EngineError) {
+  package init(bus: Bus, capacity: Int) throws(EngineError) {
     self.bus = bus
     self.capacity = capacity
     do {
@@ -33,12 +33,12 @@ final class NamespacePool: Sendable {
     }
   }
 
-  var readyCount: Int { state.withLock { $0.ready.count } }
+  package var readyCount: Int { state.withLock { $0.ready.count } }
 
   /// A namespace of the caller's own.
   ///
   /// - Throws: `resourceExhausted` when the kernel has no room for another one, else `internalFailure`.
-  func take() throws(EngineError) -> Descriptor {
+  package func take() throws(EngineError) -> Descriptor {
     let (ready, refills) = state.withLock { state -> (Descriptor?, Bool) in
       let refills = capacity > 0 && !state.isRefilling && !state.isClosed
       if refills { state.isRefilling = true }
@@ -69,7 +69,7 @@ final class NamespacePool: Sendable {
   }
 
   /// Lets go of what is ready; namespaces that were taken live on.
-  func close() {
+  package func close() {
     let ready = state.withLock { state -> [Descriptor] in
       state.isClosed = true
       defer { state.ready = [] }

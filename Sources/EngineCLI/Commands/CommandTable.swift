@@ -4,7 +4,7 @@ enum CommandTable {
     RunCommands.all + ContainerCommands.all + LifecycleCommands.all + StatisticsCommand.all + EventsCommand.all
     + PruneCommands.all + ListCommands.all + InspectCommands.all + ImageCommands.all + TransferCommands.all
     + RegistryCommands.all + VolumeCommands.all + NetworkCommands.all + SystemCommands.all + ConfigCommands.all
-    + PluginCommands.all + BusCommands.all
+    + PluginCommands.all + BusCommands.all + BenchCommand.all
 
   static let groups: [CommandGroup] = [
     CommandGroup(name: "bus", summary: "Watch the engine's messages"),

@@ -14,8 +14,10 @@ enum ConfigCommands {
   ]
 
   /// execve(2) of `engined` with other arguments; it writes to this program's output.
-  static func become(_ words: [String]) throws -> Int32 {
-    let executable = try DaemonStarter.executable()
+  static func become(_ words: [String]) throws -> Int32 { try become(try DaemonStarter.executable(), words) }
+
+  /// execve(2) of another program.
+  static func become(_ executable: String, _ words: [String]) throws -> Int32 {
     var arguments: [UnsafeMutablePointer<CChar>?] = ([executable] + words).map { strdup($0) } + [nil]
     defer { arguments.forEach { free($0) } }
     execv(executable, &arguments)

@@ -41,17 +41,22 @@ struct DaemonStarter {
   /// `engined` beside this program, or what `ENGINE_DAEMON` names.
   static func executable() throws -> String {
     if let path = Environment.value("ENGINE_DAEMON"), !path.isEmpty { return path }
+    let path = try sibling("engined")
+    guard access(path, X_OK) == 0 else {
+      throw EngineError(
+        .unavailable, "the engine is not running, and there is no \(path) to start; ENGINE_DAEMON names another")
+    }
+    return path
+  }
+
+  /// The path of a program beside this one, which need not be there.
+  static func sibling(_ name: String) throws -> String {
     var buffer = [CChar](repeating: 0, count: Int(PATH_MAX))
     let count = try SystemCallError.check("readlink", "/proc/self/exe") {
       readlink("/proc/self/exe", &buffer, buffer.count)
     }
     let own = String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
-    let path = own.prefix(upTo: own.lastIndex(of: "/") ?? own.startIndex) + "/engined"
-    guard access(path.description, X_OK) == 0 else {
-      throw EngineError(
-        .unavailable, "the engine is not running, and there is no \(path) to start; ENGINE_DAEMON names another")
-    }
-    return String(path)
+    return "\(own.prefix(upTo: own.lastIndex(of: "/") ?? own.startIndex))/\(name)"
   }
 
   private func spawnAndWait(_ executable: String) throws {

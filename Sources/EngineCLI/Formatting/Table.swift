@@ -1,7 +1,7 @@
 /// Text in columns, as Go's text/tabwriter lays it out for Docker: at least ten wide, three spaces between.
-enum Table {
+package enum Table {
   /// - Parameter rows: cells; the last one of a row is not padded.
-  static func text(_ rows: [[String]], minimum: Int = 10, padding: Int = 3) -> String {
+  package static func text(_ rows: [[String]], minimum: Int = 10, padding: Int = 3) -> String {
     var widths: [Int] = []
     for row in rows {
       for (index, cell) in row.dropLast().enumerated() {

@@ -1,24 +1,72 @@
 /// Charts as SVG.
-enum Chart {
-  struct Bar {
-    var label: String
-    var value: Double
-    var whisker: Double?
-    var text: String
-    var color: String
+package enum Chart {
+  package struct Bar {
+    package var label: String
+    package var value: Double
+    package var whisker: Double?
+    package var text: String
+    package var color: String
+
+    package init(label: String, value: Double, whisker: Double?, text: String, color: String) {
+      self.label = label
+      self.value = value
+      self.whisker = whisker
+      self.text = text
+      self.color = color
+    }
   }
 
-  struct Line {
-    var label: String
-    var points: [(x: Double, y: Double)]
-    var color: String
+  package struct Line {
+    package var label: String
+    package var points: [(x: Double, y: Double)]
+    package var color: String
+
+    package init(label: String, points: [(x: Double, y: Double)], color: String) {
+      self.label = label
+      self.points = points
+      self.color = color
+    }
   }
 
-  struct Span {
-    var label: String
-    var begin: Double
-    var end: Double
-    var color: String
+  package struct Span {
+    package var label: String
+    package var begin: Double
+    package var end: Double
+    package var color: String
+
+    package init(label: String, begin: Double, end: Double, color: String) {
+      self.label = label
+      self.begin = begin
+      self.end = end
+      self.color = color
+    }
+  }
+
+  /// How samples are distributed.
+  package struct Box {
+    package var label: String
+    /// The least, the quarters between, and what is drawn as the most.
+    package var low: Double
+    package var lowerQuartile: Double
+    package var median: Double
+    package var upperQuartile: Double
+    package var high: Double
+    package var text: String
+    package var color: String
+
+    package init(
+      label: String, low: Double, lowerQuartile: Double, median: Double, upperQuartile: Double, high: Double,
+      text: String, color: String
+    ) {
+      self.label = label
+      self.low = low
+      self.lowerQuartile = lowerQuartile
+      self.median = median
+      self.upperQuartile = upperQuartile
+      self.high = high
+      self.text = text
+      self.color = color
+    }
   }
 
   private static let width = 860.0
@@ -35,14 +83,14 @@ enum Chart {
   }
 
   private static func text(_ x: Double, _ y: Double, _ content: String, anchor: String = "start") -> String {
-    "<text x=\"\(number(x))\" y=\"\(number(y))\" text-anchor=\"\(anchor)\">\(Page.escaped(content))</text>\n"
+    "<text x=\"\(number(x))\" y=\"\(number(y))\" text-anchor=\"\(anchor)\">\(Document.escaped(content))</text>\n"
   }
 
   private static func line(_ x1: Double, _ y1: Double, _ x2: Double, _ y2: Double, _ color: String) -> String {
     "<line x1=\"\(number(x1))\" y1=\"\(number(y1))\" x2=\"\(number(x2))\" y2=\"\(number(y2))\" stroke=\"\(color)\"/>\n"
   }
 
-  static func bars(_ bars: [Bar]) -> String {
+  package static func bars(_ bars: [Bar]) -> String {
     let most = bars.map { max($0.value, $0.whisker ?? 0) }.max() ?? 1
     let scale = (width - margin - 120) / max(most, 1e-9)
     var body = ""
@@ -60,8 +108,25 @@ enum Chart {
     return svg(height: Double(bars.count) * 24 + 4, body)
   }
 
+  /// A line from the least to the most, a box around the middle half, and a mark at the median.
+  package static func boxes(_ boxes: [Box]) -> String {
+    let scale = (width - margin - 190) / max(boxes.map(\.high).max() ?? 1, 1e-9)
+    var body = ""
+    for (index, box) in boxes.enumerated() {
+      let y = Double(index) * 22
+      func x(_ value: Double) -> Double { margin + value * scale }
+      body += text(margin - 8, y + 15, box.label, anchor: "end")
+      body += line(x(box.low), y + 11, x(box.high), y + 11, box.color)
+      let breadth = max(2, (box.upperQuartile - box.lowerQuartile) * scale)
+      body += rectangle(x(box.lowerQuartile), y + 4, breadth, 14, box.color)
+      body += line(x(box.median), y + 1, x(box.median), y + 21, "currentColor")
+      body += text(x(box.high) + 6, y + 15, box.text)
+    }
+    return svg(height: Double(boxes.count) * 22 + 4, body)
+  }
+
   /// Lines over a common scale that begins at zero.
-  static func lines(_ lines: [Line], across: String) -> String {
+  package static func lines(_ lines: [Line], across: String) -> String {
     let height = 240.0
     let (left, right, bottom) = (60.0, width - 190, height - 40)
     let mostX = max(1e-9, lines.flatMap { $0.points.map(\.x) }.max() ?? 1)
@@ -90,7 +155,7 @@ enum Chart {
   }
 
   /// What happened when, in milliseconds.
-  static func waterfall(_ spans: [Span], total: Double) -> String {
+  package static func waterfall(_ spans: [Span], total: Double) -> String {
     let scale = (width - margin - 80) / max(total, 1e-9)
     var body = ""
     for (index, span) in spans.enumerated() {

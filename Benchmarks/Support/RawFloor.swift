@@ -1,34 +1,67 @@
 import CLinux
 import Glibc
+import LinuxSystem
 
-/// The system calls that a container on a bridge cannot do without, with nothing around them: no engine, no message, no
-/// record, no shim, and no program started but the container's own. What an engine takes beyond this is its own doing.
+/// The system calls that a container cannot do without, with nothing around them: no engine, no message, no record, no
+/// shim, and no program started but the container's own. What an engine takes beyond this is its own doing.
 ///
-/// It runs in a process of its own, in network and mount namespaces of its own, and makes one container for each byte
-/// that it is sent.
-enum RawFloor {
-  static let argument = "--raw-floor"
+/// For a process with one thread, in network and mount namespaces of its own.
+package final class RawFloor {
+  package static let argument = "--raw-floor"
+
+  private let rootfs: String
+  private let directory: String
+  private let bridge: Int32
+  private let cgroups: [String]
+  private let group: String
+  private let limitsMemory: Bool
+  private let filter = RawFloor.seccompFilter()
+
+  /// - Parameters:
+  ///   - rootfs: a root file system with `/bin/true` and the directories that file systems are mounted on.
+  ///   - directory: where the writable layer goes; it has a directory `root`.
+  ///   - hierarchies: the cgroup hierarchies in which a container gets a group; nil for all of them, and a limit
+  ///     of the memory.
+  ///   - group: the name of that group.
+  /// - Returns: nil where the machine lets no bridge be made.
+  package init?(
+    rootfs: String, directory: String, hierarchies: [String]? = nil, group: String = "engine-raw-floor-\(getpid())"
+  ) {
+    mount("none", "/", nil, UInt(MS_REC | MS_PRIVATE), nil)
+    guard let bridge = Netlink.makeBridge() else { return nil }
+    self.rootfs = rootfs
+    self.directory = directory
+    self.bridge = bridge
+    self.group = group
+    cgroups = hierarchies ?? Self.allHierarchies()
+    limitsMemory = hierarchies == nil
+  }
 
   /// Answers each byte with the microseconds that a container took, as a Double; 0 for a failure.
-  static func serve(rootfs: String, directory: String) -> Int32 {
-    mount("none", "/", nil, UInt(MS_REC | MS_PRIVATE), nil)
-    guard let bridge = Netlink.makeBridge() else { return 1 }
-    let groups = cgroups()
-    let filter = seccompFilter()
+  package static func serve(rootfs: String, directory: String) -> Int32 {
+    guard let floor = RawFloor(rootfs: rootfs, directory: directory) else { return 1 }
     var byte: UInt8 = 0
     while read(0, &byte, 1) == 1 {
-      var time = 0.0
-      let begin = Processes.microseconds()
-      if container(rootfs, directory, bridge, groups, filter) { time = Processes.microseconds() - begin }
+      var time = Double(floor.run(hasNetwork: true) ?? 0) / 1000
       _ = write(1, &time, MemoryLayout<Double>.size)
-      // As the engine: what the kernel takes long for is deleted behind the user's back.
-      Netlink.deleteLink("fl0")
     }
     return 0
   }
 
-  /// Where the controllers are mounted: a container gets a group in each.
-  private static func cgroups() -> [String] {
+  /// Makes one container, waits for its end and removes it.
+  ///
+  /// - Returns: the nanoseconds it took; nil for a failure.
+  package func run(hasNetwork: Bool) -> Int64? {
+    let begin = MonotonicClock.now
+    let isGood = container(hasNetwork: hasNetwork)
+    let time = MonotonicClock.now - begin
+    // As the engine: what the kernel takes long for is deleted behind the user's back.
+    if hasNetwork { Netlink.deleteLink("fl0") }
+    return isGood ? time : nil
+  }
+
+  /// Where the controllers are mounted.
+  private static func allHierarchies() -> [String] {
     let directory = opendir("/sys/fs/cgroup")
     guard let directory else { return [] }
     defer { closedir(directory) }
@@ -46,17 +79,15 @@ enum RawFloor {
     return paths.isEmpty ? ["/sys/fs/cgroup"] : paths
   }
 
-  private static func container(
-    _ rootfs: String, _ directory: String, _ bridge: Int32, _ cgroups: [String], _ filter: [sock_filter]
-  ) -> Bool {
+  private func container(hasNetwork: Bool) -> Bool {
     mkdir("\(directory)/upper", 0o755)
     mkdir("\(directory)/work", 0o755)
     var entries: [Int32] = []
     var unified: Int32 = -1
     for path in cgroups {
-      let group = "\(path)/engine-raw-floor"
+      let group = "\(path)/\(group)"
       mkdir(group, 0o755)
-      if path.hasSuffix("/memory") { put("\(group)/memory.limit_in_bytes", "67108864") }
+      if limitsMemory, path.hasSuffix("/memory") { Self.put("\(group)/memory.limit_in_bytes", "67108864") }
       let tasks = linux_open("\(group)/tasks", O_WRONLY | O_CLOEXEC, 0)
       // A thread that enters a group of version 1 by itself, and one that is born in a group of version 2, wait for
       // nobody; any other way takes the kernel 10 ms.
@@ -84,23 +115,26 @@ enum RawFloor {
       var byte: UInt8 = 0
       for entry in entries { _ = write(entry, "0", 1) }
       _ = read(ends[0], &byte, 1)
-      inside(rootfs, directory, filter)
+      Self.inside(rootfs, directory, filter, hasNetwork: hasNetwork)
     }
     guard pid > 0 else { return false }
-    let isAttached = Netlink.addVeth(to: bridge, process: pid)
+    let isAttached = !hasNetwork || Netlink.addVeth(to: bridge, of: .process(pid))
     _ = write(ends[1], "g", 1)
-    let status = Processes.wait(pid)
+    var status: Int32 = 0
+    while waitpid(pid, &status, 0) < 0 && errno == EINTR {}
     close(pidfd)
     for descriptor in ends + entries + [unified] where descriptor >= 0 { close(descriptor) }
-    for path in cgroups { rmdir("\(path)/engine-raw-floor") }
+    for path in cgroups { rmdir("\(path)/\(group)") }
     rmdir("\(directory)/upper")
     rmdir("\(directory)/work/work")
     rmdir("\(directory)/work")
     return isAttached && status == 0
   }
 
-  private static func inside(_ rootfs: String, _ directory: String, _ filter: [sock_filter]) -> Never {
-    guard Netlink.configureContainer() else { _exit(70) }
+  private static func inside(
+    _ rootfs: String, _ directory: String, _ filter: [sock_filter], hasNetwork: Bool
+  ) -> Never {
+    guard !hasNetwork || Netlink.configureContainer() else { _exit(70) }
     sethostname("floor", 5)
     unshare(CLONE_NEWCGROUP)
     mount("none", "/", nil, UInt(MS_REC | MS_PRIVATE), nil)

@@ -3,16 +3,16 @@ import CNetlink
 import Glibc
 
 /// The few messages of rtnetlink(7) that the raw floor needs, written out.
-enum Netlink {
+package enum Netlink {
   private static let bridgeName = "flbr"
 
   struct Message {
     private(set) var bytes: [UInt8] = []
 
-    init(_ type: UInt16, _ flags: Int32) {
+    init(_ type: UInt16, _ flags: Int32, isAcknowledged: Bool = true) {
       append(UInt32(0))
       append(type)
-      append(UInt16(flags | NLM_F_REQUEST | NLM_F_ACK))
+      append(UInt16(flags | NLM_F_REQUEST | (isAcknowledged ? NLM_F_ACK : 0)))
       append(UInt32(1))
       append(UInt32(0))
     }
@@ -51,13 +51,18 @@ enum Netlink {
     }
   }
 
-  /// Sends the messages at once and reads an acknowledgement for each.
+  /// A socket in the network namespace of the calling thread; negative for a failure.
+  package static func openSocket() -> Int32 {
+    socket(AF_NETLINK, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+  }
+
+  /// Sends the messages at once, through an open socket or one of their own, and reads an acknowledgement for each.
   ///
   /// - Returns: whether all succeeded.
-  private static func send(_ messages: [Message]) -> Bool {
-    let number = socket(AF_NETLINK, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+  private static func send(_ messages: [Message], through opened: Int32 = -1) -> Bool {
+    let number = opened >= 0 ? opened : openSocket()
     guard number >= 0 else { return false }
-    defer { close(number) }
+    defer { if number != opened { close(number) } }
     var bytes: [UInt8] = []
     for var message in messages {
       message.finish()
@@ -98,11 +103,21 @@ enum Netlink {
     return send([address(index, 1)]) ? index : nil
   }
 
-  /// A veth pair: `fl0` on the bridge and up, `eth0` in the process's network namespace.
-  static func addVeth(to bridge: Int32, process: pid_t) -> Bool {
+  /// Whose network namespace a link goes to.
+  package enum Owner {
+    case process(pid_t)
+    /// An open one.
+    case namespace(Int32)
+  }
+
+  /// A veth pair: `name` on the bridge and up, `peer` in the owner's network namespace.
+  package static func addVeth(
+    _ name: String = "fl0", to bridge: Int32, peer peerName: String = "eth0", of owner: Owner,
+    through socket: Int32 = -1
+  ) -> Bool {
     var veth = Message(UInt16(RTM_NEWLINK), NLM_F_CREATE | NLM_F_EXCL)
     veth.link(up: true)
-    veth.attribute(Int(IFLA_IFNAME), "fl0")
+    veth.attribute(Int(IFLA_IFNAME), name)
     veth.attribute(Int(IFLA_NUM_TX_QUEUES), 1)
     veth.attribute(Int(IFLA_NUM_RX_QUEUES), 1)
     veth.attribute(Int(IFLA_MASTER), UInt32(bridge))
@@ -111,21 +126,37 @@ enum Netlink {
       information.nest(Int(IFLA_INFO_DATA)) { data in
         data.nest(1) { peer in  // VETH_INFO_PEER
           peer.append(ifinfomsg())
-          peer.attribute(Int(IFLA_IFNAME), "eth0")
+          peer.attribute(Int(IFLA_IFNAME), peerName)
           peer.attribute(Int(IFLA_NUM_TX_QUEUES), 1)
           peer.attribute(Int(IFLA_NUM_RX_QUEUES), 1)
-          peer.attribute(Int(IFLA_NET_NS_PID), UInt32(process))
+          switch owner {
+          case .process(let process): peer.attribute(Int(IFLA_NET_NS_PID), UInt32(process))
+          case .namespace(let number): peer.attribute(Int(IFLA_NET_NS_FD), UInt32(number))
+          }
         }
       }
     }
-    return send([veth])
+    return send([veth], through: socket)
   }
 
   /// In the container: lo and eth0 up, 10.99.0.2/24, and the way out.
-  static func configureContainer() -> Bool {
+  static func configureContainer() -> Bool { configure(["lo", "eth0"]) }
+
+  /// In a namespace where lo is up: eth0 up, without a link-local address, 10.99.0.2/24, and the way out.
+  package static func configureLink() -> Bool { configure(["eth0"], hasLinkLocal: false) }
+
+  private static func configure(_ links: [String], hasLinkLocal: Bool = true) -> Bool {
     let index = Int32(if_nametoindex("eth0"))
     var messages: [Message] = []
-    for link in [1, index] {
+    if !hasLinkLocal {
+      var plain = Message(UInt16(RTM_NEWLINK), 0)
+      plain.append(ifinfomsg(ifi_family: 0, __ifi_pad: 0, ifi_type: 0, ifi_index: index, ifi_flags: 0, ifi_change: 0))
+      plain.nest(Int(IFLA_AF_SPEC)) { families in
+        families.nest(Int(AF_INET6)) { $0.attribute(8, [1]) }  // IFLA_INET6_ADDR_GEN_MODE: IN6_ADDR_GEN_MODE_NONE
+      }
+      messages.append(plain)
+    }
+    for link in links.map({ $0 == "lo" ? 1 : index }) {
       var up = Message(UInt16(RTM_NEWLINK), 0)
       up.link(index: link, up: true)
       messages.append(up)

@@ -1,0 +1,4 @@
+import EngineBench
+import Glibc
+
+exit(Bench.main(Array(CommandLine.arguments.dropFirst())))
