@@ -92,7 +92,8 @@ public final class LinuxRuntimePlugin: Plugin {
     standby.clean()
     Task(executorPreference: host.bus.executor) { [standby, filters] in
       standby.fill()
-      filters.prepare()
+      // Before a container asks for it.
+      _ = try? filters.usual()
     }
   }
 

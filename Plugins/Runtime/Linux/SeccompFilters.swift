@@ -18,8 +18,11 @@ final class SeccompFilters: Sendable {
   private static let limit = 32
   private let compiled = Mutex<[Key: [UInt8]]>([:])
 
-  /// Compiles the filter that nearly every container gets, which takes some 20 ms, before one asks for it.
-  func prepare() { _ = try? program(.standard, capabilities: Self.usualCapabilities, isPrivileged: false) }
+  /// The filter that nearly every container gets; compiling it takes some 20 ms.
+  @discardableResult
+  func usual() throws(EngineError) -> [UInt8] {
+    try program(.standard, capabilities: Self.usualCapabilities, isPrivileged: false)
+  }
 
   /// The 14 capabilities (capabilities(7)) that a container has unless it asks for others.
   private static let usualCapabilities: UInt64 = 0xa804_25fb
