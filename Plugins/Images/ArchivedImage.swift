@@ -28,7 +28,9 @@ struct ArchivedImage {
     var images: [ArchivedImage] = []
     for descriptor in try index("index.json", spool).manifests { try add(descriptor, spool, depth: 0, to: &images) }
     for other in named {
-      if let index = images.firstIndex(where: { $0.id == other.id }) {
+      // One configuration may come with the same layers compressed in several ways.
+      let same = images.firstIndex { $0.id == other.id && $0.layers == other.layers }
+      if let index = same ?? images.firstIndex(where: { $0.id == other.id }) {
         let missing = other.references.filter { !images[index].references.contains($0) }
         images[index].references += missing
       } else {

@@ -93,16 +93,16 @@ final class ImageLoader: Sendable {
     _ interruption: Interruption
   ) async throws(EngineError) -> [String] {
     var images: [NewImage] = []
-    var references: [(ImageReference, Digest)] = []
+    var references: [NewReference] = []
     var lines: [String] = []
     for archived in try ArchivedImage.list(spool) {
       let image = try await unpack(archived, spool, applied, call, sink, interruption)
       images.append(image)
-      references += archived.references.map { ($0, image.id) }
+      references += archived.references.map { NewReference($0, image.id, manifest: image.record.manifest) }
       lines += archived.references.isEmpty ? [image.id.description] : archived.references.map(\.familiar)
     }
     if interruption.isInterrupted { throw EngineError(.cancelled, "the load was cancelled") }
-    for (name, former) in try await store.commit(images, references: references, call) {
+    for (name, former) in try await store.commit(images, references: references, applied, call) {
       let text = "The image \(name) already exists, renaming the old one with ID \(former) to empty string"
       try await sink.yield(ImageProgress(item: "", status: text))
     }

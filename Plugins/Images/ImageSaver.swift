@@ -13,7 +13,6 @@ struct ImageSaver: Sendable {
 
   private struct Saved {
     var id: Digest
-    var record: ImageRecord
     var manifest: StoredManifest
     var references: [ImageReference]
   }
@@ -55,29 +54,29 @@ struct ImageSaver: Sendable {
 
   private func select(_ texts: [String]) throws(EngineError) -> [Saved] {
     var images: [Saved] = []
-    func add(_ id: Digest, _ references: [ImageReference]) throws(EngineError) {
-      if let index = images.firstIndex(where: { $0.id == id }) {
+    func add(_ record: ReferenceRecord, _ references: [ImageReference]) throws(EngineError) {
+      guard store.image(record.image) != nil else { throw ImageStore.notFound("\(record.image)") }
+      let manifest = try store.manifest(of: record)
+      if let index = images.firstIndex(where: { $0.manifest.digest == manifest.digest }) {
         images[index].references += references.filter { !images[index].references.contains($0) }
-        return
+      } else {
+        images.append(Saved(id: record.image, manifest: manifest, references: references))
       }
-      guard let record = store.image(id)?.record else { throw ImageStore.notFound("\(id)") }
-      let manifest = try store.manifest(of: id)
-      images.append(Saved(id: id, record: record, manifest: manifest, references: references))
     }
     for text in texts {
       // A repository without a tag means every tag of it.
       if (try? ImageReference.isBare(text)) == true {
         let all = store.references(inRepositoryOf: try ImageReference(parsing: text))
         if !all.isEmpty {
-          for (reference, id) in all { try add(id, [reference]) }
+          for (reference, record) in all { try add(record, [reference]) }
           continue
         }
       }
-      let id = try store.find(text)
+      let record = try store.lookup(text)
       let reference = (try? ImageReference(parsing: text)).flatMap { reference in
-        reference.digest == nil && store.id(of: reference) == id ? reference : nil
+        reference.digest == nil && store.named(reference) == record ? reference : nil
       }
-      try add(id, reference.map { [$0] } ?? [])
+      try add(record, reference.map { [$0] } ?? [])
     }
     return images
   }
@@ -107,7 +106,7 @@ struct ImageSaver: Sendable {
         Entry(
           configuration: path(image.id),
           repositoryTags: image.references.isEmpty ? nil : image.references.map(\.familiar),
-          layers: (image.record.content ?? []).map(path))
+          layers: image.manifest.manifest.layers.map { path($0.digest) })
       })
   }
 
@@ -116,7 +115,9 @@ struct ImageSaver: Sendable {
   private static func path(_ digest: Digest) -> String { "blobs/sha256/\(digest.hex)" }
 
   private static func blobs(_ images: [Saved]) -> [Digest] {
-    images.reduce(into: Set<Digest>()) { $0.formUnion([$1.id] + $1.record.blobs) }.sorted()
+    images.reduce(into: Set<Digest>()) { blobs, image in
+      blobs.formUnion([image.id, image.manifest.digest] + image.manifest.manifest.layers.map(\.digest))
+    }.sorted()
   }
 
   // MARK: Writing

@@ -180,13 +180,16 @@ final class LayerFetcher: Sendable {
     var isResumed: Bool
   }
 
+  static func wrongSize(_ blob: ContentDescriptor) -> EngineError {
+    EngineError(
+      .invalidArgument, "the manifest is refused: it says that \(blob.digest) has \(blob.size) bytes, which it has not")
+  }
+
   private func openSource(_ blob: ContentDescriptor) throws(EngineError) -> Source {
     if let file = content.openWhole(blob.digest) {
       var status = stat()
       guard fstat(file.number, &status) == 0, Int64(status.st_size) == blob.size else {
-        throw EngineError(
-          .invalidArgument,
-          "the manifest is refused: it says that \(blob.digest) has \(blob.size) bytes, which it has not")
+        throw Self.wrongSize(blob)
       }
       return Source(inputs: [file], kept: nil, missing: 0, isResumed: false)
     }
@@ -263,7 +266,11 @@ final class LayerFetcher: Sendable {
   func document(
     _ blob: ContentDescriptor, from repository: RegistryRepository, limit: Int64, subject: String, _ call: Call
   ) async throws(EngineError) -> [UInt8] {
-    if content.has(blob.digest) { return try content.read(blob.digest) }
+    if content.has(blob.digest) {
+      let bytes = try content.read(blob.digest)
+      guard Int64(bytes.count) == blob.size else { throw Self.wrongSize(blob) }
+      return bytes
+    }
     guard blob.size <= limit else {
       throw EngineError(
         .invalidArgument, "\(subject) is refused: it says it has \(blob.size) bytes; \(limit) are allowed")

@@ -121,6 +121,8 @@ public struct ImageDescription: Codable, Sendable, Equatable {
   /// Familiar names, for example `nginx:latest`.
   public var references: [String]
   public var repositoryDigests: [String]
+  /// The digest that each familiar name has in its repository; nothing for one that was not pulled or pushed.
+  public var referenceDigests: [String: Digest]?
   public var configuration: ImageConfiguration
   /// Chain IDs of the layers, lowest first (OCI image specification, config.md, Layer ChainID).
   public var layers: [Digest]

@@ -74,7 +74,8 @@ enum ImageCommands {
     let format = try OutputFormat(options.string("format"))
     var client = try Engine.connect(invocation.global)
     let rows = try ImageListing.rows(
-      try client.request(ImageList()), matching: invocation.arguments.first, filters: options.list("filter"))
+      try client.request(ImageList()), matching: invocation.arguments.first, filters: options.list("filter"),
+      showsDigests: options.boolean("digests"))
     if options.boolean("quiet"), case .table = format {
       var seen: Set<Digest> = []
       let ids = rows.map(\.image.id).filter { seen.insert($0).inserted }
