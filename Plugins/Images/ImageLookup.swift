@@ -24,6 +24,15 @@ extension ImageStore {
     return stored.description
   }
 
+  /// As `resolve`, for one platform.
+  func resolve(_ text: String, platform: String?) throws(EngineError) -> ImageDescription {
+    let image = try resolve(text)
+    guard let platform = try ManifestReader.platform(platform) else { return image }
+    try image.configuration.check(
+      for: platform, name: (try? ImageReference(parsing: text).familiar) ?? text)
+    return image
+  }
+
   static func notFound(_ text: String) -> EngineError { EngineError(.notFound, "No such image: \(text)") }
 
   /// The ID that a text stands for, also of a damaged image.

@@ -22,12 +22,7 @@ final class ImagePuller: Sendable {
     _ request: ImagePull, _ call: Call, _ sink: Sink<ImageProgress>
   ) async throws(EngineError) -> [PulledImage] {
     let reference = try ImageReference(parsing: request.reference)
-    let platform = try request.platform.map { (text) throws(EngineError) in
-      try ImagePlatform(parsing: text, host: ManifestReader.host)
-    }
-    if let platform, platform.os != "linux" {
-      throw EngineError(.unsupported, "image operating system \"\(platform.os)\" cannot be used on this platform")
-    }
+    let platform = try ManifestReader.platform(request.platform)
     let (lines, teller) = AsyncStream.makeStream(of: ImageProgress.self)
     async let forwarded: Void = {
       for await line in lines { try? await sink.yield(line) }
@@ -45,7 +40,8 @@ final class ImagePuller: Sendable {
     _ tell: @escaping LayerJobs.Tell
   ) async throws(EngineError) -> [PulledImage] {
     if request.policy == .missing, !request.allTags, let found = try? store.lookup(request.reference),
-      let image = store.image(found.image), image.damage == nil
+      let image = store.image(found.image), image.damage == nil,
+      platform.map({ image.description.configuration.platform.satisfies($0) }) ?? true
     {
       let digest = found.digest ?? found.manifest ?? image.record.manifest ?? found.image
       return [PulledImage(reference: reference.familiar, digest: digest, id: found.image, isNew: false)]
@@ -117,7 +113,7 @@ final class ImagePuller: Sendable {
       found.manifest.manifest.config, from: found.repository, limit: ManifestReader.configurationLimit,
       subject: "the configuration of \(subject)", call)
     let parsed = try ManifestReader.configuration(configuration, subject: subject)
-    if let platform = found.platform { try Self.check(parsed, platform, found.reference) }
+    if let platform = found.platform { try parsed.check(for: platform, name: found.reference.familiar) }
     let plans = try LayerPlan.list(parsed, found.manifest.manifest.layers)
     let here = try present(plans, unpacked)
     // Of an image that is here, whatever it is called, there is nothing to fetch and nothing to show.
@@ -209,21 +205,6 @@ final class ImagePuller: Sendable {
       }
     }
     throw EngineError(.invalidArgument, "the image \(reference.familiar) is refused: its indexes lead in a ring")
-  }
-
-  private static func check(
-    _ configuration: ImageConfiguration, _ platform: ImagePlatform, _ reference: ImageReference
-  ) throws(EngineError) {
-    let actual = ImagePlatform(
-      os: configuration.os.isEmpty ? "linux" : configuration.os, architecture: configuration.architecture,
-      variant: configuration.variant
-    ).normalized
-    if actual == platform || configuration.architecture.isEmpty { return }
-    if actual.architecture == platform.architecture, platform.variant == nil || actual.variant == nil { return }
-    throw EngineError(
-      .notFound,
-      "image with reference \(reference.familiar) was found but does not match the specified platform: "
-        + "wanted \(platform), actual: \(actual)")
   }
 
   /// - Returns: the sizes of the unpacked layers.

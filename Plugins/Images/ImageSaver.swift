@@ -41,7 +41,7 @@ struct ImageSaver: Sendable {
   func run(_ request: ImageSave, _ call: Call, _ sink: Sink<ImageProgress>) async throws(EngineError) -> Done {
     // While this counts as work on images, no blob is removed under its hands.
     try await collector.during { (_) async throws(EngineError) in
-      let images = try select(request.references)
+      let images = try select(request.references, try ManifestReader.platform(request.platform))
       ArchiveWriter.blockBrokenPipes()
       if Files.isDirectory(request.output) {
         try write(images, to: request.output)
@@ -52,10 +52,14 @@ struct ImageSaver: Sendable {
     }
   }
 
-  private func select(_ texts: [String]) throws(EngineError) -> [Saved] {
+  private func select(_ texts: [String], _ platform: ImagePlatform?) throws(EngineError) -> [Saved] {
     var images: [Saved] = []
     func add(_ record: ReferenceRecord, _ references: [ImageReference]) throws(EngineError) {
-      guard store.image(record.image) != nil else { throw ImageStore.notFound("\(record.image)") }
+      guard let image = store.image(record.image) else { throw ImageStore.notFound("\(record.image)") }
+      if let platform {
+        try image.description.configuration.check(
+          for: platform, name: references.first?.familiar ?? record.image.short)
+      }
       let manifest = try store.manifest(of: record)
       if let index = images.firstIndex(where: { $0.manifest.digest == manifest.digest }) {
         images[index].references += references.filter { !images[index].references.contains($0) }

@@ -49,7 +49,7 @@ public final class ImagesPlugin: Plugin {
 
   public func register(_ registrar: Registrar) throws(EngineError) {
     try registrar.answer(ImageResolve.self) { request, _ throws(EngineError) in
-      try self.store.resolve(request.reference)
+      try self.store.resolve(request.reference, platform: request.platform)
     }
     try registrar.answer(ImageList.self) { _, _ throws(EngineError) in self.store.all }
     try registrar.answer(ImageTag.self) { request, call throws(EngineError) in
