@@ -104,16 +104,16 @@ final class ArchiveSpool {
     EngineError(.invalidArgument, "the archive is refused: entry \"\(name)\": \(why)")
   }
 
-  /// - Returns: nil for an absolute path or one that leads above the archive's root.
+  /// A path within the archive, whose root is `/` for absolute ones.
+  ///
+  /// - Returns: nil for a relative path that leads above the root.
   private static func normalise(_ path: String, from holder: String) -> String? {
-    if path.hasPrefix("/") { return nil }
-    var components = holder.split(separator: "/")
-    // A name has no business with "..", only the target of a symbolic link has.
-    let mayRise = !holder.isEmpty
+    let isAbsolute = path.hasPrefix("/")
+    var components = isAbsolute ? [] : holder.split(separator: "/")
     for component in path.split(separator: "/") where component != "." {
       if component == ".." {
-        if !mayRise || components.isEmpty { return nil }
-        components.removeLast()
+        if components.isEmpty && !isAbsolute { return nil }
+        _ = components.popLast()
       } else {
         components.append(component)
       }

@@ -13,7 +13,8 @@ public final class ImagesPlugin: Plugin {
         "parallel-downloads", .integer(3), range: 1...100, "Layers that are fetched at the same time, over all pulls."),
       ConfigurationKey(
         "layer-limit", .integer(64 << 30), range: 1...Int.max,
-        "Bytes that one layer may unpack to: what a decompression bomb gets before it is refused."),
+        "Bytes that one layer may unpack to, as a stream and on the disk: what a decompression bomb gets before it is "
+          + "refused. The holes of sparse files take no room, and are not counted."),
       ConfigurationKey(
         "ingest-lifetime", .integer(86_400), range: 1...Int.max,
         "Seconds that an incomplete blob is kept for a later pull."),

@@ -138,7 +138,7 @@ final class LayerFetcher: Sendable {
         try await call.request(
           SnapshotApply(
             parent: plan.parent, differenceID: plan.differenceID, archive: Descriptor(adopting: reading),
-            waitsForParent: plan.parent != nil))
+            waitsForParent: plan.parent != nil, limit: settings.layerLimit))
       }
       return await (fetched, pumped, applied)
     } onCancel: {

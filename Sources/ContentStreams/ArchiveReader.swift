@@ -91,6 +91,9 @@ public final class ArchiveReader {
     }
   }
 
+  /// The entry's name, repaired where it is not UTF-8.
+  public var name: String { entry.flatMap { archive_entry_pathname($0) }.map { String(cString: $0) } ?? "" }
+
   /// The next piece of the entry's data, with its offset in the file (what is skipped is a hole); nil at its end.
   public func block() throws(EngineError) -> (bytes: UnsafeRawBufferPointer, offset: Int64)? {
     var base: UnsafeRawPointer?
