@@ -70,6 +70,12 @@ struct ResolutionTests {
     let refused = await #expect(throws: EngineError.self) { try await harness.importing(try pipeline(small)) }
     #expect(refused?.description.contains("takes more than the 10000000 bytes allowed on the disk") == true)
 
+    // A map that is larger than anything in the file would be kept in memory.
+    var map = TarWriter()
+    map.sparse("map", size: 1 << 20, pieces: [(Int64, [UInt8])](repeating: (0, []), count: 2_000_000))
+    let gigantic = await #expect(throws: EngineError.self) { try await harness.importing(try pipeline(map.finished)) }
+    #expect(gigantic?.message == "the layer is refused: the headers of an entry take more than 4 MiB")
+
     // Together these say more bytes than can be counted.
     var absurd = TarWriter()
     for name in ["a", "b", "c"] { absurd.sparse(name, size: Int64.max / 2, pieces: [(0, [1])]) }
