@@ -74,7 +74,8 @@ public final class ArchiveReader {
     do throws(EngineError) {
       if let left = headerBytes, left < 0 {
         throw EngineError(
-          .invalidArgument, "\(subject) is refused: the headers of an entry take more than \(Self.headerLimit >> 20) MiB")
+          .invalidArgument,
+          "\(subject) is refused: the headers of an entry take more than \(Self.headerLimit >> 20) MiB")
       }
       let bytes = try source()
       headerBytes = headerBytes.map { $0 - bytes.count }

@@ -23,7 +23,8 @@ struct DigestTests {
   private func variants(_ registry: FakeRegistry) throws -> (gzip: Digest, zstd: Digest) {
     let layers = PullTests.layers(2, size: 5000)
     return (
-      try registry.image("library/demo:gz", layers), try registry.image("library/demo:zst", layers, compression: "zstd -q")
+      try registry.image("library/demo:gz", layers),
+      try registry.image("library/demo:zst", layers, compression: "zstd -q")
     )
   }
 
@@ -215,7 +216,8 @@ struct DigestTests {
     let raw = try shell("skopeo inspect --raw oci:\(path)")
     let manifest = try JSON.decode(ImageManifest.self, Array(raw.utf8))
     for part in [manifest.config, manifest.layers[0], manifest.layers[1]] {
-      let lie = raw.replacing("\(part.digest)\",\"size\":\(part.size)", with: "\(part.digest)\",\"size\":\(part.size + 1)")
+      let lie = raw.replacing(
+        "\(part.digest)\",\"size\":\(part.size)", with: "\(part.digest)\",\"size\":\(part.size + 1)")
       #expect(lie != raw)
       let digest = try SHA256.digest(of: Array(lie.utf8))
       try Files.replace("\(path)/blobs/sha256/\(digest.hex)", with: Array(lie.utf8), durable: false)
@@ -226,7 +228,8 @@ struct DigestTests {
       let other = try await ImagesHarness()
       let layout = Descriptor(adopting: try Files.open(path, O_RDONLY | O_DIRECTORY).release())
       let error = await #expect(throws: EngineError.self) { try await other.loading(layout) }
-      #expect(error?.message.contains("has \(part.size) bytes, not \(part.size + 1)") == true, "\(String(describing: error))")
+      #expect(
+        error?.message.contains("has \(part.size) bytes, not \(part.size + 1)") == true, "\(String(describing: error))")
       #expect(other.leftovers.isEmpty)
       // A pull is not told otherwise either.
       _ = try registry.put(manifest: lie, type: MediaType.ociManifest, as: "library/lie:latest")

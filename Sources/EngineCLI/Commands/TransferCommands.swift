@@ -86,7 +86,8 @@ enum TransferCommands {
     let reference = try ImageReference(parsing: text)
     if !allTags, !isQuiet, try ImageReference.isBare(text) { Console.line("Using default tag: latest") }
     try ImageTransfer.pull(
-      text, platform: options.string("platform"), allTags: allTags, invocation.global, output: 1, isQuiet: isQuiet, isOwnCommand: true)
+      text, platform: options.string("platform"), allTags: allTags, invocation.global, output: 1, isQuiet: isQuiet,
+      isOwnCommand: true)
     Console.line(allTags ? "\(reference.registry)/\(reference.repository)" : reference.description)
     return 0
   }
