@@ -66,7 +66,7 @@ final class ImageLoader: Sendable {
       } catch {
         throw Storage.error("the archive cannot be stored", error)
       }
-      let spool = ArchiveSpool(directory: directory)
+      let spool = ArchiveSpool(directory: directory, limit: layers.settings.layerLimit)
       if Files.isDirectory(request.archive) {
         spool.read(layout: request.archive)
       } else {

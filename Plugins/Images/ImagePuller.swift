@@ -119,10 +119,12 @@ final class ImagePuller: Sendable {
     // Of an image that is here, whatever it is called, there is nothing to fetch and nothing to show.
     let isWhole = store.image(id).map { $0.damage == nil } == true && here.count == plans.count
     if !isWhole {
-      for plan in plans { tell(ImageProgress(item: plan.blob.digest.short, status: "Pulling fs layer")) }
+      for plan in plans {
+        let status = here[plan.chain] == nil ? "Pulling fs layer" : "Already exists"
+        tell(ImageProgress(item: plan.blob.digest.short, status: status))
+      }
     }
-    let quiet: LayerJobs.Tell = { _ in }
-    let sizes = try await fetch(plans, found.repository, here, applied, isWhole ? quiet : tell)
+    let sizes = try await fetch(plans, found.repository, here, applied, tell)
     FaultPoint.reach("images.pull.complete")
     let image = Self.image(found, configuration, parsed, plans, sizes)
     // A name with a digest is found by its digest; its tag, if it has one, is not looked at.
@@ -218,7 +220,6 @@ final class ImagePuller: Sendable {
       for (index, plan) in plans.enumerated() {
         applied.add(plan.chain)
         if let size = here[plan.chain] {
-          tell(ImageProgress(item: plan.blob.digest.short, status: "Already exists"))
           result[index] = size
           continue
         }

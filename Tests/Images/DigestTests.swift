@@ -143,7 +143,7 @@ struct DigestTests {
 
   @Test func indexesAreKeptWithTheDigestsThatNameThem() async throws {
     let (harness, registry) = try await make()
-    let manifest = try registry.image("library/demo:direct", PullTests.layers(1))
+    let manifest = try registry.image("library/demo:direct", PullTests.layers(1), compression: "cat")
     let entry =
       "{\"mediaType\":\"\(MediaType.ociManifest)\",\"digest\":\"\(manifest)\",\"size\":1,"
       + "\"platform\":{\"os\":\"linux\",\"architecture\":\"amd64\"}}"
@@ -163,6 +163,16 @@ struct DigestTests {
       lines.all == [
         "index: Pulling from library/demo", "Digest: \(index)", "Status: Image is up to date for demo:index",
       ])
+    // Of another image, what it shares is shown as here, and nothing else of it.
+    _ = try registry.image("library/demo:more", PullTests.layers(2), compression: "cat", note: "more")
+    _ = try await pull("demo:more")
+    let shown = lines.all.filter { $0.contains(": Pulling fs layer") || $0.contains(": Already exists") }
+    #expect(
+      shown.map { $0.split(separator: " ").dropFirst().joined(separator: " ") } == [
+        "Already exists", "Already exists", "Pulling fs layer",
+      ])
+    #expect(lines.all.filter { $0.contains(": Pull complete") }.count == 1)
+    try await remove("demo:more", harness)
     let image = try await harness.resolve("demo:index")
     #expect(image.referenceDigests == ["demo:index": index, "demo:direct": manifest])
     #expect(blobs(harness).contains(index.hex) && harness.leftovers.isEmpty)

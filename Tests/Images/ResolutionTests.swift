@@ -62,6 +62,16 @@ struct ResolutionTests {
     #expect(info.st_size == 1 << 40 && info.st_blocks < 100)
     #expect(harness.leftovers.isEmpty)
 
+    // What an archive of images unpacks to is bounded too, be it zeros in a compressed one or a hole.
+    var zeros = TarWriter()
+    zeros.add(Array("layer.tar".utf8), data: [UInt8](repeating: 0, count: 11_000_000))
+    var hole = TarWriter()
+    hole.sparse("layer.tar", size: 1 << 40, pieces: [(1 << 39, [1])])
+    for archive in [try compress(zeros.finished, "gzip"), hole.finished] {
+      let bomb = await #expect(throws: EngineError.self) { try await harness.loading(try pipeline(archive)) }
+      #expect(bomb?.message == "the archive is refused: \"layer.tar\" is larger than the 10000000 bytes allowed")
+    }
+
     // Each of these pieces is a byte in the archive and a block on the disk.
     var many = TarWriter()
     many.sparse("many", size: 1 << 30, pieces: (0..<4000).map { (Int64($0) * 8192, [7]) })

@@ -15,8 +15,10 @@ final class TreeExporter {
   /// A directory whose entries are being written. No descriptor is kept of it: the way back leads through `..`.
   private struct Level {
     var inode: Inode
-    /// NUL-terminated; the next one last.
-    var names: [[CChar]]
+    /// One after the other, each with its NUL: a directory of a million entries costs their names.
+    var names: [CChar]
+    /// Where the next name begins.
+    var position = 0
     /// Bytes of the path of its parent.
     var parentLength: Int
   }
@@ -37,14 +39,15 @@ final class TreeExporter {
     var levels = [try level(of: current.number, prefix, parentLength: 0)]
     while let top = levels.last {
       if Task.isCancelled { throw EngineError(.cancelled, "interrupted") }
-      guard let name = top.names.last else {
+      guard let end = top.names[top.position...].firstIndex(of: 0) else {
         levels.removeLast()
         guard let above = levels.last else { break }
         current = try parent(of: current, above, prefix)
         prefix.removeLast(prefix.count - top.parentLength)
         continue
       }
-      levels[levels.count - 1].names.removeLast()
+      let name = Array(top.names[top.position...end])
+      levels[levels.count - 1].position = end + 1
       let number = try add(name, in: current.number, prefix)
       if number < 0 { continue }
       current = OwnedDescriptor(adopting: number)
@@ -65,15 +68,17 @@ final class TreeExporter {
       throw failure(prefix, reason)
     }
     defer { closedir(stream) }
-    var names: [[CChar]] = []
+    var names: [CChar] = []
     while let entry = readdir(stream) {
-      let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-        bytes.prefix { $0 != 0 }.map { CChar(bitPattern: $0) }
+      withUnsafePointer(to: &entry.pointee.d_name) { tuple in
+        tuple.withMemoryRebound(to: CChar.self, capacity: 256) { name in
+          if strcmp(name, ".") == 0 || strcmp(name, "..") == 0 { return }
+          names.append(contentsOf: UnsafeBufferPointer(start: name, count: strlen(name) + 1))
+        }
       }
-      if name != [46] && name != [46, 46] { names.append(name + [0]) }
     }
     return Level(
-      inode: Inode(device: status.st_dev, number: status.st_ino), names: names.reversed(), parentLength: parentLength)
+      inode: Inode(device: status.st_dev, number: status.st_ino), names: names, parentLength: parentLength)
   }
 
   /// The directory above, which must be the one that led here.
