@@ -28,10 +28,7 @@ struct ImagePusher: Sendable {
     }
     guard !images.isEmpty else {
       throw EngineError(
-        .notFound,
-        request.allTags
-          ? "An image does not exist locally with the tag: \(reference.familiarRepository)"
-          : "An image does not exist locally with the tag: \(reference.familiar)")
+        .notFound, "An image does not exist locally with the tag: \(reference.familiarRepository)")
     }
     let (lines, teller) = AsyncStream.makeStream(of: ImageProgress.self)
     async let forwarded: Void = {

@@ -12,13 +12,6 @@ import Wire
 /// One configuration under several manifests: each name has its own.
 @Suite(.enabled(if: Harness.isRoot, "needs root for overlay mounts"))
 struct DigestTests {
-  private func make() async throws -> (ImagesHarness, FakeRegistry) {
-    let harness = try await ImagesHarness()
-    let registry = FakeRegistry()
-    try registry.register(harness.bus)
-    return (harness, registry)
-  }
-
   /// The same image twice, once compressed with gzip and once with zstd.
   private func variants(_ registry: FakeRegistry) throws -> (gzip: Digest, zstd: Digest) {
     let layers = PullTests.layers(2, size: 5000)
@@ -55,7 +48,7 @@ struct DigestTests {
   }
 
   @Test func eachTagHasTheDigestOfItsManifest() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     let (gzip, zstd) = try variants(registry)
     #expect(gzip != zstd)
     let first = try await harness.pulling("demo:gz")[0]
@@ -111,7 +104,7 @@ struct DigestTests {
   }
 
   @Test func aTagThatMovesToAnotherVariantTakesTheOldOneAlong() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     let layers = PullTests.layers(2, size: 5000)
     let gzip = try registry.image("library/demo:latest", layers)
     _ = try await harness.pulling("demo")
@@ -142,7 +135,7 @@ struct DigestTests {
   }
 
   @Test func indexesAreKeptWithTheDigestsThatNameThem() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     let manifest = try registry.image("library/demo:direct", PullTests.layers(1), compression: "cat")
     let entry =
       "{\"mediaType\":\"\(MediaType.ociManifest)\",\"digest\":\"\(manifest)\",\"size\":1,"
@@ -187,7 +180,7 @@ struct DigestTests {
 
   /// Records as they were before each name had its manifest.
   @Test func recordsOfOldAreRead() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     let digest = try registry.image("library/demo:latest", PullTests.layers(1))
     let id = try await harness.pulling("demo")[0].id
     harness.records.records.withLock { records in
@@ -216,7 +209,7 @@ struct DigestTests {
   }
 
   @Test func sizesThatManifestsSayAreChecked() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     _ = try registry.image("library/demo:one", PullTests.layers(1))
     _ = try await harness.pulling("demo:one")
     let path = "\(harness.base.root)/saved"
@@ -250,7 +243,7 @@ struct DigestTests {
   }
 
   @Test func platformsAreAskedFor() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     _ = try registry.image("library/demo:arm", PullTests.layers(1), architecture: "arm64", note: "arm")
     _ = try await harness.pulling("demo:arm")
     func resolve(_ platform: String?) async throws -> ImageDescription {

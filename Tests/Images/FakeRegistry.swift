@@ -30,6 +30,14 @@ final class FakeRegistry: Sendable {
   }
   let state = Mutex(State())
 
+  /// The images of a new engine, and an empty registry.
+  static func make() async throws -> (ImagesHarness, FakeRegistry) {
+    let harness = try await ImagesHarness()
+    let registry = FakeRegistry()
+    try registry.register(harness.bus)
+    return (harness, registry)
+  }
+
   func register(_ bus: Bus) throws {
     let registrar = Registrar(bus: bus, manifest: PluginManifest(name: "fake-registry", role: "registry"))
     try registrar.answer(RegistryManifestGet.self) { request, _ throws(EngineError) in

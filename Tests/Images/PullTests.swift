@@ -28,16 +28,9 @@ struct PullTests {
       }
   }
 
-  private func make() async throws -> (ImagesHarness, FakeRegistry) {
-    let harness = try await ImagesHarness()
-    let registry = FakeRegistry()
-    try registry.register(harness.bus)
-    return (harness, registry)
-  }
-
   @Test(arguments: ["cat", "gzip", "zstd -q", "xz"], [false, true])
   func pullsEveryCompression(_ program: String, docker: Bool) async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     let digest = try registry.image("library/demo:latest", Self.layers(5), compression: program, docker: docker)
     let lines = Mutex<[String]>([])
     let call = Call(bus: harness.bus)
@@ -72,7 +65,7 @@ struct PullTests {
   }
 
   @Test func choosesThePlatform() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     let amd = try registry.image("x/multi:amd", Self.layers(1), note: "amd")
     let arm = try registry.image("x/multi:arm", Self.layers(2), architecture: "arm64", note: "arm")
     func entry(_ digest: Digest, _ os: String, _ architecture: String, _ variant: String? = nil) -> String {
@@ -109,7 +102,7 @@ struct PullTests {
   }
 
   @Test func overlappingPullsShareTheirLayers() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     let shared = Self.layers(6, size: 300_000)
     for name in ["a", "b", "c"] {
       var own = TarWriter()
@@ -133,7 +126,7 @@ struct PullTests {
   }
 
   @Test func theSameBlobTwiceInOneImage() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     var empty = TarWriter()
     empty.add("again", text: "again")
     let layers = [OverlayTests.base().finished, empty.finished, Self.layers(1)[1], empty.finished, empty.finished]
@@ -144,7 +137,7 @@ struct PullTests {
   }
 
   @Test func aBrokenConnectionIsResumedByALaterCommand() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     let layers = Self.layers(3, size: 400_000)
     try registry.image("library/demo:latest", layers)
     let victim = try #require(registry.state.withLock { $0.blobs.first { $0.value.count > 300_000 }?.key })
@@ -168,7 +161,7 @@ struct PullTests {
   }
 
   @Test func whatWasBegunWithOtherBytesIsFetchedAnew() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     try registry.image("library/demo:latest", Self.layers(1, size: 100_000))
     let victim = try #require(registry.state.withLock { $0.blobs.first { $0.value.count > 90_000 }?.key })
     try Files.replace(
@@ -179,7 +172,7 @@ struct PullTests {
   }
 
   @Test func lyingRegistriesLeaveNothing() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     try registry.image("library/demo:latest", Self.layers(2, size: 50_000))
     for victim in registry.state.withLock({ $0.blobs.filter { $0.value.count > 40_000 }.map(\.key) }) {
       registry.state.withLock { $0.faults = [victim: .lies] }
@@ -203,7 +196,7 @@ struct PullTests {
   }
 
   @Test func aPullThatIsGivenUpEndsAtOnce() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     try registry.image("library/demo:latest", Self.layers(4, size: 200_000))
     let victims = registry.state.withLock { $0.blobs.filter { $0.value.count > 150_000 }.map(\.key) }
     registry.state.withLock { state in for victim in victims { state.faults[victim] = .stalls(after: 100_000) } }
@@ -239,7 +232,7 @@ struct PullTests {
   }
 
   @Test func pullsEveryTag() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     for tag in ["one", "two"] { try registry.image("library/demo:\(tag)", Self.layers(1), note: tag) }
     #expect(try await harness.pulling("demo", allTags: true).map(\.reference) == ["demo:one", "demo:two"])
     let error = await #expect(throws: EngineError.self) { try await harness.pulling("demo:one", allTags: true) }
@@ -248,7 +241,7 @@ struct PullTests {
   }
 
   @Test func schemaOneAndStrangeManifestsAreRefused() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     let digest = "sha256:\(String(repeating: "a", count: 64))"
     for (text, words) in [
       ("{\"schemaVersion\":1,\"fsLayers\":[]}", "schema 1"), ("{}", "neither a manifest nor an index"),
