@@ -177,6 +177,70 @@ extension EndToEnd {
       #expect(!FileManager.default.fileExists(atPath: "\(directory)/x.tar"))
     }
 
+    /// Stands on port 5001 before the registry, and on each connection after 400 000 bytes of answers cuts it (`cut`),
+    /// changes one of them (`change`) or says nothing more (`stall`).
+    private static let proxy = """
+      import socket, sys, threading, time
+      mode, limit = sys.argv[1], 400_000
+      def pump(source, target, isAnswer):
+          done = 0
+          try:
+              while data := source.recv(65536):
+                  if isAnswer and done + len(data) > limit >= done:
+                      if mode == "cut":
+                          target.sendall(data[:limit - done])
+                          break
+                      if mode == "stall": time.sleep(1000)
+                      data = bytearray(data)
+                      data[limit - done] ^= 1
+                  done += len(data)
+                  target.sendall(data)
+          except OSError: pass
+          for one in (source, target):
+              try: one.shutdown(socket.SHUT_RDWR)
+              except OSError: pass
+      server = socket.create_server(("127.0.0.1", 5001))
+      while True:
+          client, _ = server.accept()
+          upstream = socket.create_connection(("127.0.0.1", 5000))
+          threading.Thread(target=pump, args=(client, upstream, False), daemon=True).start()
+          threading.Thread(target=pump, args=(upstream, client, True), daemon=True).start()
+      """
+
+    @Test func aFaultyRegistryEndsInTheImageOrInOneLine() throws {
+      defer { end() }
+      try makeArchive("amd64")
+      try put("amd64", "gzip", as: "gz")
+      let digest = try digest("docker://\(Self.repository):gz")
+      try Self.proxy.write(toFile: "\(directory)/proxy.py", atomically: true, encoding: .utf8)
+      try "[plugins.registry]\nstall-timeout = 1\nretries = 2\n".write(
+        toFile: "\(directory)/engine.toml", atomically: true, encoding: .utf8)
+      let name = "127.0.0.1:5001/multi:gz"
+      for mode in ["change", "stall", "cut"] {
+        let proxy = try fixture.spawnOnHost(["python3", "\(directory)/proxy.py", mode])
+        defer {
+          kill(proxy, SIGKILL)
+          waitpid(proxy, nil, 0)
+        }
+        #expect(Fixture.eventually { fixture.fetch("http://127.0.0.1:5001/v2/").status == 0 })
+        let pull = fixture.engine("--config", "\(directory)/engine.toml", "pull", name)
+        if mode == "change" {
+          #expect(pull.status == 1 && pull.errors.hasPrefix("Error response from engine: "), "\(pull)")
+          #expect(pull.errors.split(separator: "\n").count == 1, "\(pull)")
+          #expect(fixture.succeed("images", "-q") == "")
+          let kept = try shell(
+            "cd \(fixture.root); ls images/blobs/sha256 snapshots-overlay/layers | grep -c '^[0-9a-f]' || true")
+          #expect(kept == "0")
+        } else {
+          // Each connection goes on where the one before ended, and none with what was wrong.
+          #expect(pull.status == 0 && pull.output.contains("Digest: \(digest)\nStatus: Downloaded newer"), "\(pull)")
+          #expect(fixture.succeed("run", "--rm", name) == "amd64")
+          fixture.succeed("rmi", name)
+        }
+        fixture.expectClean()
+      }
+    }
+
     @Test func whatARegistryCannotDoIsTheEnginesAnswer() throws {
       defer { end() }
       for words in [["pull", "127.0.0.1:1/x"], ["search", "127.0.0.1:1/x"]] {

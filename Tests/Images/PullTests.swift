@@ -174,15 +174,35 @@ struct PullTests {
   @Test func lyingRegistriesLeaveNothing() async throws {
     let (harness, registry) = try await FakeRegistry.make()
     try registry.image("library/demo:latest", Self.layers(2, size: 50_000))
-    for victim in registry.state.withLock({ $0.blobs.filter { $0.value.count > 40_000 }.map(\.key) }) {
-      registry.state.withLock { $0.faults = [victim: .lies] }
+    let faults: [FakeRegistry.Fault] = [.lies, .flips(at: 20_000), .flips(at: 49_000)]
+    let victims = registry.state.withLock { $0.blobs.filter { $0.value.count > 40_000 }.map(\.key) }
+    for (victim, fault) in victims.flatMap({ victim in faults.map { (victim, $0) } }) {
+      registry.state.withLock { $0.faults = [victim: fault] }
+      // What came well of the other layers would not be asked for again.
       try shell("rm -f \(harness.base.root)/images/ingest/*")
       let harness = try await ImagesHarness(root: harness.base.root, records: harness.records)
       try registry.register(harness.bus)
       let error = await #expect(throws: EngineError.self) { try await harness.pulling("demo") }
-      #expect(error?.code == .invalidArgument, "\(String(describing: error))")
+      #expect(error?.code == .invalidArgument, "\(fault): \(String(describing: error))")
+      #expect(!harness.base.names("\(harness.base.root)/images/ingest").contains(victim.hex), "\(fault)")
+      #expect(harness.leftovers.isEmpty)
     }
     registry.state.withLock { $0.faults = [:] }
+    // From a registry that tells the truth it comes then; what was begun with other bytes is begun anew.
+    try shell("rm -f \(harness.base.root)/images/ingest/*")
+    for fault in faults + [.breaks(after: 30_000)] {
+      registry.state.withLock { $0.faults = [victims[0]: fault] }
+      await #expect(throws: EngineError.self) { try await harness.pulling("demo") }
+      let ingested = "\(harness.base.root)/images/ingest/\(victims[0].hex)"
+      if case .breaks = fault {
+        #expect(Files.exists(ingested))
+        try shell("printf x | dd of=\(ingested) bs=1 seek=20000 conv=notrunc 2>/dev/null")
+      }
+      registry.state.withLock { $0.faults = [:] }
+      #expect(try await harness.pulling("demo").count == 1, "\(fault)")
+      _ = try await harness.bus.request(ImageRemove(reference: "demo", force: true))
+      #expect(harness.leftovers.isEmpty)
+    }
     // Layers that are not what the configuration says.
     let other = try SHA256.digest(of: [1])
     let first = try SHA256.digest(of: OverlayTests.base().finished)
