@@ -21,14 +21,21 @@ final class ArchiveSpool {
   static let memberLimit = 100_000
 
   private let directory: String
+  /// Bytes that one member may have.
+  private let limit: Int64
   /// A layout that is a directory of somebody else's, read where it is.
   private var layout: Descriptor?
   private let subject = "the archive"
   private var members: [String: Member] = [:]
   private var files = 0
 
-  /// - Parameter directory: an empty directory that the caller removes.
-  init(directory: String) { self.directory = directory }
+  /// - Parameters:
+  ///   - directory: an empty directory that the caller removes.
+  ///   - limit: bytes that one member may have.
+  init(directory: String, limit: Int64) {
+    self.directory = directory
+    self.limit = limit
+  }
 
   /// Reads the whole stream, compressed or not.
   ///
@@ -76,16 +83,20 @@ final class ArchiveSpool {
       members[path] = .alias(other)
     case S_IFREG:
       files += 1
-      try write(reader, to: "\(directory)/\(files)")
+      try write(reader, name, to: "\(directory)/\(files)")
       members[path] = .file(files)
     default: throw refusal(name, "it is neither a file, a directory nor a link")
     }
   }
 
-  private func write(_ reader: ArchiveReader, to path: String) throws(EngineError) {
+  private func write(_ reader: ArchiveReader, _ name: String, to path: String) throws(EngineError) {
     do {
       let file = try Files.open(path, O_WRONLY | O_CREAT | O_EXCL, mode: 0o600)
       while let (bytes, offset) = try reader.block() {
+        if offset > limit - Int64(bytes.count) {
+          throw EngineError(
+            .resourceExhausted, "the archive is refused: \"\(name)\" is larger than the \(limit) bytes allowed")
+        }
         var done = 0
         while done < bytes.count {
           done += try SystemCallError.check("write", path) {
@@ -104,16 +115,16 @@ final class ArchiveSpool {
     EngineError(.invalidArgument, "the archive is refused: entry \"\(name)\": \(why)")
   }
 
-  /// - Returns: nil for an absolute path or one that leads above the archive's root.
+  /// A path within the archive, whose root is `/` for absolute ones.
+  ///
+  /// - Returns: nil for a relative path that leads above the root.
   private static func normalise(_ path: String, from holder: String) -> String? {
-    if path.hasPrefix("/") { return nil }
-    var components = holder.split(separator: "/")
-    // A name has no business with "..", only the target of a symbolic link has.
-    let mayRise = !holder.isEmpty
+    let isAbsolute = path.hasPrefix("/")
+    var components = isAbsolute ? [] : holder.split(separator: "/")
     for component in path.split(separator: "/") where component != "." {
       if component == ".." {
-        if !mayRise || components.isEmpty { return nil }
-        components.removeLast()
+        if components.isEmpty && !isAbsolute { return nil }
+        _ = components.popLast()
       } else {
         components.append(component)
       }

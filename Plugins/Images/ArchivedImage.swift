@@ -15,7 +15,7 @@ struct ArchivedImage {
 
   /// The images of an OCI layout, of a docker-archive (its `manifest.json`), or of what is both: then the layout says
   /// what the images are, byte for byte, and both say what they are called.
-  static func list(_ spool: ArchiveSpool) throws(EngineError) -> [ArchivedImage] {
+  static func list(_ spool: ArchiveSpool, _ platform: ImagePlatform? = nil) throws(EngineError) -> [ArchivedImage] {
     let isLayout = spool.has("index.json")
     let isDockerArchive = spool.has("manifest.json")
     guard isLayout || isDockerArchive else {
@@ -26,9 +26,13 @@ struct ArchivedImage {
     // Some archives have an index without the blobs that it names.
     guard isLayout, !isDockerArchive || spool.has("oci-layout") else { return named }
     var images: [ArchivedImage] = []
-    for descriptor in try index("index.json", spool).manifests { try add(descriptor, spool, depth: 0, to: &images) }
+    for descriptor in try index("index.json", spool).manifests {
+      try add(descriptor, spool, platform, depth: 0, to: &images)
+    }
     for other in named {
-      if let index = images.firstIndex(where: { $0.id == other.id }) {
+      // One configuration may come with the same layers compressed in several ways.
+      let same = images.firstIndex { $0.id == other.id && $0.layers == other.layers }
+      if let index = same ?? images.firstIndex(where: { $0.id == other.id }) {
         let missing = other.references.filter { !images[index].references.contains($0) }
         images[index].references += missing
       } else {
@@ -36,7 +40,7 @@ struct ArchivedImage {
       }
     }
     if images.isEmpty {
-      throw EngineError(.invalidArgument, "the archive holds no image for \(ManifestReader.host)")
+      throw EngineError(.invalidArgument, "the archive holds no image for \(platform ?? ManifestReader.host)")
     }
     return images
   }
@@ -98,25 +102,31 @@ struct ArchivedImage {
   }
 
   private static func add(
-    _ descriptor: ContentDescriptor, _ spool: ArchiveSpool, depth: Int, to images: inout [ArchivedImage]
+    _ descriptor: ContentDescriptor, _ spool: ArchiveSpool, _ wanted: ImagePlatform?, depth: Int,
+    to images: inout [ArchivedImage]
   ) throws(EngineError) {
     guard depth < ManifestReader.maximumDepth else {
       throw EngineError(.invalidArgument, "the archive is refused: its indexes lead in a ring")
     }
-    let host = ManifestReader.host
-    if let platform = descriptor.platform, !host.runnable.contains(platform.normalized) { return }
+    if let platform = descriptor.platform?.normalized {
+      guard wanted.map(platform.satisfies) ?? ManifestReader.host.runnable.contains(platform) else { return }
+    }
     let name = member(descriptor.digest)
     let bytes = try spool.document(name)
     guard try SHA256.digest(of: bytes) == descriptor.digest else { throw mismatch(name) }
+    guard Int64(bytes.count) == descriptor.size else {
+      throw wrongSize(name, descriptor.size, Int64(bytes.count))
+    }
     let subject = "the archive's \(name)"
     switch try ManifestReader.document(bytes, mediaType: descriptor.mediaType, subject: subject) {
     case .index(let index):
       // The best of those that are there: an index may name platforms that nobody saved.
-      guard var best = index.candidates(for: host).first(where: { spool.has(member($0.digest)) }) else { return }
+      let candidates = index.candidates(for: wanted ?? ManifestReader.host, strict: wanted != nil)
+      guard var best = candidates.first(where: { spool.has(member($0.digest)) }) else { return }
       if reference(of: best) == nil {
         best.annotations = (best.annotations ?? [:]).merging(descriptor.annotations ?? [:]) { old, _ in old }
       }
-      try add(best, spool, depth: depth + 1, to: &images)
+      try add(best, spool, wanted, depth: depth + 1, to: &images)
     case .manifest(let manifest):
       let reference = reference(of: descriptor)
       if let index = images.firstIndex(where: { $0.manifest?.digest == descriptor.digest }) {
@@ -132,6 +142,10 @@ struct ArchivedImage {
             manifest: manifest),
           id: manifest.config.digest))
     }
+  }
+
+  static func wrongSize(_ member: String, _ said: Int64, _ actual: Int64) -> EngineError {
+    EngineError(.invalidArgument, "the archive is damaged: \(member) has \(actual) bytes, not \(said) as it says")
   }
 
   static func mismatch(_ member: String) -> EngineError {

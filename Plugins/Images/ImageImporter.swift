@@ -25,7 +25,8 @@ struct ImageImporter: Sendable {
       FaultPoint.reach("images.import.applied")
       let image = try Self.image(layer, blob, execution, comment: request.comment)
       if interruption.isInterrupted { throw EngineError(.cancelled, "the import was cancelled") }
-      try await store.commit([image], references: reference.map { [($0, image.id)] } ?? [], call)
+      let names = reference.map { [NewReference($0, image.id, manifest: image.record.manifest)] } ?? []
+      try await store.commit([image], references: names, applied, call)
       try await sink.yield(ImageProgress(item: "", status: image.id.description))
       return image.id
     }

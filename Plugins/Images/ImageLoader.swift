@@ -53,6 +53,7 @@ final class ImageLoader: Sendable {
   func run(
     _ request: ImageLoad, _ call: Call, _ sink: Sink<ImageProgress>, _ interruption: Interruption
   ) async throws(EngineError) -> [String] {
+    let platform = try ManifestReader.platform(request.platform)
     let name = ObjectID.random().short
     let directory = "\(spools)/\(name)"
     working.withLock { _ = $0.insert(name) }
@@ -65,7 +66,7 @@ final class ImageLoader: Sendable {
       } catch {
         throw Storage.error("the archive cannot be stored", error)
       }
-      let spool = ArchiveSpool(directory: directory)
+      let spool = ArchiveSpool(directory: directory, limit: layers.settings.layerLimit)
       if Files.isDirectory(request.archive) {
         spool.read(layout: request.archive)
       } else {
@@ -74,7 +75,7 @@ final class ImageLoader: Sendable {
       FaultPoint.reach("images.load.spooled")
       result = .success(
         try await collector.during { (applied) async throws(EngineError) in
-          try await load(spool, applied, call, sink, interruption)
+          try await load(spool, platform, applied, call, sink, interruption)
         })
     } catch {
       result = .failure(error)
@@ -89,20 +90,23 @@ final class ImageLoader: Sendable {
   }
 
   private func load(
-    _ spool: ArchiveSpool, _ applied: AppliedLayers, _ call: Call, _ sink: Sink<ImageProgress>,
-    _ interruption: Interruption
+    _ spool: ArchiveSpool, _ platform: ImagePlatform?, _ applied: AppliedLayers, _ call: Call,
+    _ sink: Sink<ImageProgress>, _ interruption: Interruption
   ) async throws(EngineError) -> [String] {
     var images: [NewImage] = []
-    var references: [(ImageReference, Digest)] = []
+    var references: [NewReference] = []
     var lines: [String] = []
-    for archived in try ArchivedImage.list(spool) {
+    for archived in try ArchivedImage.list(spool, platform) {
       let image = try await unpack(archived, spool, applied, call, sink, interruption)
+      if let platform {
+        try image.parsed.check(for: platform, name: archived.references.first?.familiar ?? image.id.short)
+      }
       images.append(image)
-      references += archived.references.map { ($0, image.id) }
+      references += archived.references.map { NewReference($0, image.id, manifest: image.record.manifest) }
       lines += archived.references.isEmpty ? [image.id.description] : archived.references.map(\.familiar)
     }
     if interruption.isInterrupted { throw EngineError(.cancelled, "the load was cancelled") }
-    for (name, former) in try await store.commit(images, references: references, call) {
+    for (name, former) in try await store.commit(images, references: references, applied, call) {
       let text = "The image \(name) already exists, renaming the old one with ID \(former) to empty string"
       try await sink.yield(ImageProgress(item: "", status: text))
     }
@@ -116,6 +120,10 @@ final class ImageLoader: Sendable {
     let bytes = try spool.document(archived.configuration)
     let id = try SHA256.digest(of: bytes)
     if let expected = archived.id, expected != id { throw ArchivedImage.mismatch(archived.configuration) }
+    let said = archived.manifest?.manifest
+    if let said, said.config.size != Int64(bytes.count) {
+      throw ArchivedImage.wrongSize(archived.configuration, said.config.size, Int64(bytes.count))
+    }
     let parsed = try ManifestReader.configuration(bytes, subject: "the archive")
     let differenceIDs = parsed.rootfs.differenceIDs
     guard differenceIDs.count == archived.layers.count else {
@@ -130,10 +138,14 @@ final class ImageLoader: Sendable {
       let file = try spool.open(member)
       var status = stat()
       let total = fstat(file.number, &status) == 0 ? Int64(status.st_size) : nil
+      // Registries are told the sizes that the manifest says, so they must be those of the blobs.
+      if let said, let total, said.layers[index].size != total {
+        throw ArchivedImage.wrongSize(member, said.layers[index].size, total)
+      }
       try await sink.yield(
         ImageProgress(item: differenceID.short, status: "Loading layer", current: 0, total: total))
       let (layer, blob) = try await layers.unpack(
-        file, path: try spool.path(member), digest: archived.manifest?.manifest.layers[index].digest,
+        file, path: try spool.path(member), digest: said?.layers[index].digest,
         parent: chain.last, differenceID: differenceID, subject: member, interruption, call)
       applied.add(layer.chainID)
       FaultPoint.reach("images.load.layer")

@@ -24,12 +24,24 @@ extension ImageStore {
     return stored.description
   }
 
+  /// As `resolve`, for one platform.
+  func resolve(_ text: String, platform: String?) throws(EngineError) -> ImageDescription {
+    let image = try resolve(text)
+    guard let platform = try ManifestReader.platform(platform) else { return image }
+    try image.configuration.check(
+      for: platform, name: (try? ImageReference(parsing: text).familiar) ?? text)
+    return image
+  }
+
   static func notFound(_ text: String) -> EngineError { EngineError(.notFound, "No such image: \(text)") }
 
   /// The ID that a text stands for, also of a damaged image.
-  func find(_ text: String) throws(EngineError) -> Digest {
+  func find(_ text: String) throws(EngineError) -> Digest { try lookup(text).image }
+
+  /// The image that a text stands for, also a damaged one, and the manifest and digest that its name has.
+  func lookup(_ text: String) throws(EngineError) -> ReferenceRecord {
     if let id = Digest(text) ?? Digest(hex: text) {
-      if state.withLock({ $0.images[id] != nil }) { return id }
+      if state.withLock({ $0.images[id] != nil }) { return ReferenceRecord(image: id) }
       throw Self.notFound(text)
     }
     let parsed: Result<ImageReference, EngineError>
@@ -38,22 +50,25 @@ extension ImageStore {
     } catch {
       parsed = .failure(error)
     }
-    if case .success(let reference) = parsed, let id = find(reference) { return id }
-    if let id = try find(prefix: text) { return id }
+    if case .success(let reference) = parsed, let found = named(reference) { return found }
+    if let id = try find(prefix: text) { return ReferenceRecord(image: id) }
     throw Self.notFound(try parsed.get().familiar)
   }
 
-  func find(_ reference: ImageReference) -> Digest? {
+  /// What a name stands for now.
+  func named(_ reference: ImageReference) -> ReferenceRecord? {
     state.withLock { state in
       guard let digest = reference.digest else { return state.references[reference.description] }
       // A digest says which image it is; a tag beside it is not looked at.
       let name = "\(reference.familiarRepository)@\(digest)"
       if let found = state.images.first(where: { $0.value.record.repositoryDigests.contains(name) }) {
-        return found.key
+        return ReferenceRecord(
+          image: found.key, manifest: found.value.record.digests?[name]?.manifest, digest: digest)
       }
       guard state.images[digest] != nil else { return nil }
       let prefix = "\(reference.registry)/\(reference.repository):"
-      return state.references.contains { $0.value == digest && $0.key.hasPrefix(prefix) } ? digest : nil
+      let has = state.references.contains { $0.value.image == digest && $0.key.hasPrefix(prefix) }
+      return has ? ReferenceRecord(image: digest) : nil
     }
   }
 
@@ -87,7 +102,7 @@ extension ImageStore {
 
   /// Whole names that stand for an image, in order.
   func references(of id: Digest) -> [String] {
-    state.withLock { state in state.references.filter { $0.value == id }.map(\.key).sorted() }
+    state.withLock { state in state.references.filter { $0.value.image == id }.map(\.key).sorted() }
   }
 
   /// Layers that some image needs, but for those in `except`.
@@ -110,11 +125,6 @@ extension ImageStore {
   /// Paths of blobs that records name and that are not there.
   var missingBlobs: [String] { blobsInUse.sorted().map(content.blob).filter { !Files.exists($0) } }
 
-  /// The image that a name stands for now.
-  func id(of reference: ImageReference) -> Digest? {
-    reference.digest == nil ? state.withLock { $0.references[reference.description] } : find(reference)
-  }
-
   /// Bytes of the regular files of each layer that some image has.
   var layerSizes: [Digest: Int64] {
     state.withLock { state in
@@ -124,21 +134,24 @@ extension ImageStore {
     }
   }
 
-  /// Every name in a reference's repository, with its image.
-  func references(inRepositoryOf reference: ImageReference) -> [(ImageReference, Digest)] {
+  /// Every name in a reference's repository, with what it stands for.
+  func references(inRepositoryOf reference: ImageReference) -> [(ImageReference, ReferenceRecord)] {
     let prefix = "\(reference.registry)/\(reference.repository):"
     let found = state.withLock { state in state.references.filter { $0.key.hasPrefix(prefix) } }
-    return found.sorted { $0.key < $1.key }.compactMap { name, id in
-      (try? ImageReference(parsing: name)).map { ($0, id) }
+    return found.sorted { $0.key < $1.key }.compactMap { name, record in
+      (try? ImageReference(parsing: name)).map { ($0, record) }
     }
   }
 
-  /// The manifest of an image, byte for byte.
+  /// The manifest that a name of an image leads to, byte for byte.
   ///
   /// - Throws: `unsupported` for an image that was stored without its layers' own bytes, `corrupt` for one that does not
   ///   read.
-  func manifest(of id: Digest) throws(EngineError) -> StoredManifest {
-    guard let record = image(id)?.record, let digest = record.manifest, record.content != nil else {
+  func manifest(of name: ReferenceRecord) throws(EngineError) -> StoredManifest {
+    let id = name.image
+    let record = image(id)?.record
+    let wanted = name.manifest.flatMap { record?.content(of: $0) == nil ? nil : $0 } ?? record?.manifest
+    guard let record, let digest = wanted, record.content(of: digest) != nil else {
       throw EngineError(
         .unsupported, "the image \(id.short) is kept without its layers' own bytes: pull, load or import it again")
     }

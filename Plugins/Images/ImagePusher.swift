@@ -17,21 +17,18 @@ struct ImagePusher: Sendable {
     if reference.digest != nil {
       throw EngineError(.invalidArgument, "cannot push a digest reference: \(reference.familiar)")
     }
-    var images: [(ImageReference, Digest)] = []
+    var images: [(ImageReference, ReferenceRecord)] = []
     if request.allTags {
       guard try ImageReference.isBare(request.reference) else {
         throw EngineError(.invalidArgument, "tag can't be used with --all-tags/-a")
       }
       images = store.references(inRepositoryOf: reference)
-    } else if let id = store.id(of: reference) {
-      images = [(reference, id)]
+    } else if let record = store.named(reference) {
+      images = [(reference, record)]
     }
     guard !images.isEmpty else {
       throw EngineError(
-        .notFound,
-        request.allTags
-          ? "An image does not exist locally with the tag: \(reference.familiarRepository)"
-          : "An image does not exist locally with the tag: \(reference.familiar)")
+        .notFound, "An image does not exist locally with the tag: \(reference.familiarRepository)")
     }
     let (lines, teller) = AsyncStream.makeStream(of: ImageProgress.self)
     async let forwarded: Void = {
@@ -43,7 +40,9 @@ struct ImagePusher: Sendable {
           ImageProgress(
             item: "", status: "The push refers to repository [\(reference.registry)/\(reference.repository)]"))
         var pushed: [PushedImage] = []
-        for (name, id) in images { pushed.append(try await push(name, id, request, call) { teller.yield($0) }) }
+        for (name, record) in images {
+          pushed.append(try await push(name, record, request, call) { teller.yield($0) })
+        }
         return pushed
       }
     }
@@ -53,10 +52,11 @@ struct ImagePusher: Sendable {
   }
 
   private func push(
-    _ reference: ImageReference, _ id: Digest, _ request: ImagePush, _ call: Call, _ tell: @escaping LayerJobs.Tell
+    _ reference: ImageReference, _ record: ReferenceRecord, _ request: ImagePush, _ call: Call,
+    _ tell: @escaping LayerJobs.Tell
   ) async throws(EngineError) -> PushedImage {
-    guard let image = store.image(id) else { throw ImageStore.notFound(reference.familiar) }
-    let manifest = try store.manifest(of: id)
+    guard let image = store.image(record.image) else { throw ImageStore.notFound(reference.familiar) }
+    let manifest = try store.manifest(of: record)
     let repository = RegistryRepository(
       registry: reference.registry, name: reference.repository, credentials: request.credentials)
     let names = zip(manifest.manifest.layers, image.description.configuration.rootfs.differenceIDs).map {
@@ -96,7 +96,7 @@ struct ImagePusher: Sendable {
           content: String(decoding: manifest.bytes, as: UTF8.self))))
     let size = Int64(manifest.bytes.count)
     tell(ImageProgress(item: "", status: "\(tag): digest: \(manifest.digest) size: \(size)"))
-    try await store.remember("\(reference.familiarRepository)@\(manifest.digest)", of: id, call.bus)
+    try await store.remember(reference, has: manifest.digest, of: record.image, call.bus)
     return PushedImage(tag: tag, digest: manifest.digest, size: size)
   }
 

@@ -49,14 +49,14 @@ struct ImageRemover: Sendable {
       let steps = Self.untagged(tags, digests)
       // Other names keep the image; so does a container, whose file system stands on its layers.
       if keeps || !users.isEmpty {
-        try await store.remove(references: tags, digests: [id: Set(digests)], images: [], call.bus)
+        try await untag(id, tags, digests, call)
         return steps
       }
       return try await delete(id, tags, steps, call).steps
     }
     if let conflict = conflict(request, id, names, users) { throw conflict }
     if !users.isEmpty {
-      try await store.remove(references: names.tags, digests: [id: Set(names.digests)], images: [], call.bus)
+      try await untag(id, names.tags, names.digests, call)
       return Self.untagged(names.tags, names.digests)
     }
     return try await delete(id, names.tags, Self.untagged(names.tags, names.digests), call).steps
@@ -96,16 +96,24 @@ struct ImageRemover: Sendable {
     return nil
   }
 
+  /// Takes names from an image that stays; the manifests that only they led to go.
+  private func untag(
+    _ id: Digest, _ tags: [String], _ digests: [String], _ call: Call
+  ) async throws(EngineError) {
+    let outcome = try await store.remove(references: tags, digests: [id: Set(digests)], images: [], call.bus)
+    if !outcome.dropped.isEmpty { await collector.collect([], blobs: outcome.dropped) }
+  }
+
   private func delete(
     _ id: Digest, _ names: [String], _ steps: [ImageRemovalStep], _ call: Call
   ) async throws(EngineError) -> (steps: [ImageRemovalStep], freed: Int64) {
     let record = store.image(id)?.record
     let layers = record?.layers ?? []
-    try await store.remove(references: names, images: [id], call.bus)
+    _ = try await store.remove(references: names, images: [id], call.bus)
     let needed = store.layersInUse()
     var freed: Int64 = 0
     for (chain, size) in zip(layers, record?.layerSizes ?? []) where !needed.contains(chain) { freed += size }
-    freed += await collector.collect(Set(layers), blobs: Set([id] + (record?.blobs ?? [])))
+    freed += await collector.collect(Set(layers), blobs: (record?.blobs ?? []).union([id]))
     let gone = layers.reversed().filter { !needed.contains($0) }.map { ImageRemovalStep.deleted($0) }
     return (steps + [.deleted(id)] + gone, freed)
   }

@@ -13,7 +13,6 @@ struct ImageSaver: Sendable {
 
   private struct Saved {
     var id: Digest
-    var record: ImageRecord
     var manifest: StoredManifest
     var references: [ImageReference]
   }
@@ -42,7 +41,7 @@ struct ImageSaver: Sendable {
   func run(_ request: ImageSave, _ call: Call, _ sink: Sink<ImageProgress>) async throws(EngineError) -> Done {
     // While this counts as work on images, no blob is removed under its hands.
     try await collector.during { (_) async throws(EngineError) in
-      let images = try select(request.references)
+      let images = try select(request.references, try ManifestReader.platform(request.platform))
       ArchiveWriter.blockBrokenPipes()
       if Files.isDirectory(request.output) {
         try write(images, to: request.output)
@@ -53,31 +52,35 @@ struct ImageSaver: Sendable {
     }
   }
 
-  private func select(_ texts: [String]) throws(EngineError) -> [Saved] {
+  private func select(_ texts: [String], _ platform: ImagePlatform?) throws(EngineError) -> [Saved] {
     var images: [Saved] = []
-    func add(_ id: Digest, _ references: [ImageReference]) throws(EngineError) {
-      if let index = images.firstIndex(where: { $0.id == id }) {
-        images[index].references += references.filter { !images[index].references.contains($0) }
-        return
+    func add(_ record: ReferenceRecord, _ references: [ImageReference]) throws(EngineError) {
+      guard let image = store.image(record.image) else { throw ImageStore.notFound("\(record.image)") }
+      if let platform {
+        try image.description.configuration.check(
+          for: platform, name: references.first?.familiar ?? record.image.short)
       }
-      guard let record = store.image(id)?.record else { throw ImageStore.notFound("\(id)") }
-      let manifest = try store.manifest(of: id)
-      images.append(Saved(id: id, record: record, manifest: manifest, references: references))
+      let manifest = try store.manifest(of: record)
+      if let index = images.firstIndex(where: { $0.manifest.digest == manifest.digest }) {
+        images[index].references += references.filter { !images[index].references.contains($0) }
+      } else {
+        images.append(Saved(id: record.image, manifest: manifest, references: references))
+      }
     }
     for text in texts {
       // A repository without a tag means every tag of it.
       if (try? ImageReference.isBare(text)) == true {
         let all = store.references(inRepositoryOf: try ImageReference(parsing: text))
         if !all.isEmpty {
-          for (reference, id) in all { try add(id, [reference]) }
+          for (reference, record) in all { try add(record, [reference]) }
           continue
         }
       }
-      let id = try store.find(text)
+      let record = try store.lookup(text)
       let reference = (try? ImageReference(parsing: text)).flatMap { reference in
-        reference.digest == nil && store.id(of: reference) == id ? reference : nil
+        reference.digest == nil && store.named(reference) == record ? reference : nil
       }
-      try add(id, reference.map { [$0] } ?? [])
+      try add(record, reference.map { [$0] } ?? [])
     }
     return images
   }
@@ -107,7 +110,7 @@ struct ImageSaver: Sendable {
         Entry(
           configuration: path(image.id),
           repositoryTags: image.references.isEmpty ? nil : image.references.map(\.familiar),
-          layers: (image.record.content ?? []).map(path))
+          layers: image.manifest.manifest.layers.map { path($0.digest) })
       })
   }
 
@@ -116,7 +119,9 @@ struct ImageSaver: Sendable {
   private static func path(_ digest: Digest) -> String { "blobs/sha256/\(digest.hex)" }
 
   private static func blobs(_ images: [Saved]) -> [Digest] {
-    images.reduce(into: Set<Digest>()) { $0.formUnion([$1.id] + $1.record.blobs) }.sorted()
+    images.reduce(into: Set<Digest>()) { blobs, image in
+      blobs.formUnion([image.id, image.manifest.digest] + image.manifest.manifest.layers.map(\.digest))
+    }.sorted()
   }
 
   // MARK: Writing

@@ -6,41 +6,6 @@ import LinuxSystem
 import Synchronization
 import Wire
 
-/// What is kept of an image beside its configuration (record kind `image`, under the ID's hexadecimal digits).
-struct ImageRecord: Codable, Sendable, Equatable {
-  /// Chain IDs, lowest first.
-  var layers: [Digest]
-  var size: Int64
-  var stored: Timestamp
-  /// The manifest's digest, where the image came with one; its bytes are a blob too.
-  var manifest: Digest?
-  /// `repository@digest`, familiar.
-  var repositoryDigests: [String]
-  /// Digests of the layers as they came, lowest first; together with the manifest, or neither.
-  var content: [Digest]?
-  /// Bytes of each layer's regular files, lowest first.
-  var layerSizes: [Int64]?
-
-  /// Blobs that the image needs beside its configuration.
-  var blobs: [Digest] { (manifest.map { [$0] } ?? []) + (content ?? []) }
-}
-
-/// What a name stands for (record kind `image-reference`, under the whole normalised name).
-struct ReferenceRecord: Codable, Sendable, Equatable {
-  var image: Digest
-}
-
-/// An image that is to be stored.
-struct NewImage: Sendable {
-  var id: Digest
-  /// The configuration as it came: its digest is the ID, so not one byte may change.
-  var configuration: [UInt8]
-  var parsed: ImageConfiguration
-  /// The manifest that names the configuration and the layers; its digest is the record's.
-  var manifest: [UInt8]
-  var record: ImageRecord
-}
-
 /// The images and their names: records and blobs on disk, everything in memory.
 final class ImageStore: Sendable {
   static let imageKind = "image"
@@ -55,8 +20,8 @@ final class ImageStore: Sendable {
 
   struct State {
     var images: [Digest: Stored] = [:]
-    /// Whole normalised name to ID.
-    var references: [String: Digest] = [:]
+    /// By the whole normalised name.
+    var references: [String: ReferenceRecord] = [:]
     /// IDs in order, to find one by its prefix.
     var sorted: [Digest] = []
     /// What a text as people write it was found to be; forgotten with every change.
@@ -104,7 +69,7 @@ final class ImageStore: Sendable {
       guard let value = try? JSON.decode(ReferenceRecord.self, Array(record.value.utf8)),
         let reference = try? ImageReference(parsing: record.key), state.images[value.image] != nil
       else { throw Self.corrupt(record) }
-      state.references[reference.description] = value.image
+      state.references[reference.description] = value
     }
     Self.index(&state)
     let loaded = state
@@ -133,12 +98,21 @@ final class ImageStore: Sendable {
 
   // MARK: Changing
 
+  /// What a change did beside what it was asked for.
+  struct Outcome: Sendable {
+    /// Names that stood for another image before, with that image.
+    var moved: [(name: String, former: Digest)] = []
+    /// Blobs that a changed image no longer names; others may.
+    var dropped: Set<Digest> = []
+  }
+
   /// Gives images their blobs, makes everything survive a power failure, and records them.
   ///
-  /// - Returns: as `add`.
+  /// - Parameter work: is told which blobs may be unneeded now.
+  /// - Returns: names that stood for another image before, with that image.
   @discardableResult
   func commit(
-    _ new: [NewImage], references: [(ImageReference, Digest)], _ call: Call
+    _ new: [NewImage], references: [NewReference], _ work: AppliedLayers, _ call: Call
   ) async throws(EngineError) -> [(name: String, former: Digest)] {
     // One after the other: a blob that one gives back because its record failed may be one that the next relies on.
     try await commits.acquire()
@@ -148,7 +122,9 @@ final class ImageStore: Sendable {
     do throws(EngineError) {
       _ = try await call.request(SnapshotSync())
       if Task.isCancelled { throw EngineError(.cancelled, "interrupted") }
-      return try await add(new, references: references, call.bus)
+      let outcome = try await add(new, references: references, call.bus)
+      work.add(blobs: outcome.dropped)
+      return outcome.moved
     } catch {
       content.withdraw(moved)
       throw error
@@ -157,98 +133,32 @@ final class ImageStore: Sendable {
 
   /// Stores images and names in one transaction that survives a power failure; their layers must be safe already. What
   /// is known of an image that is here already is joined with what is new of it.
-  ///
-  /// - Returns: names that stood for another image before, with that image.
-  @discardableResult
   func add(
-    _ new: [NewImage], references: [(ImageReference, Digest)], _ bus: Bus
-  ) async throws(EngineError) -> [(name: String, former: Digest)] {
-    await changes.lock()
-    defer { changes.unlock() }
+    _ new: [NewImage], references: [NewReference], _ bus: Bus
+  ) async throws(EngineError) -> Outcome {
     var written: [Digest] = []
-    var records: [(image: NewImage, record: ImageRecord)] = []
-    var stripped: [Digest: ImageRecord] = [:]
     do throws(EngineError) {
-      var put: [Record] = []
-      for image in new {
-        let former = self.image(image.id)
-        let record = former.map { Self.join($0.record, image.record) } ?? image.record
-        records.append((image, record))
-        for (digest, bytes) in [(image.id, image.configuration), (image.record.manifest, image.manifest)] {
-          guard let digest else { continue }
-          let isDamaged = digest == image.id && former?.damage != nil
-          if content.has(digest) && !isDamaged { continue }
-          if !content.has(digest) { written.append(digest) }
-          try write(bytes, to: content.blob(digest))
+      let outcome = try await change(bus) { (draft) throws(EngineError) in
+        for image in new {
+          let documents =
+            [(image.id, image.configuration)] + (image.record.manifest.map { [($0, image.manifest)] } ?? [])
+            + image.indexes.map { ($0.digest, $0.bytes) }
+          for (digest, bytes) in documents {
+            let isDamaged = digest == image.id && self.image(image.id)?.damage != nil
+            if content.has(digest) && !isDamaged { continue }
+            if !content.has(digest) { written.append(digest) }
+            try write(bytes, to: content.blob(digest))
+          }
+          draft.add(image)
         }
-        if former == nil || former?.damage != nil || former?.record != record {
-          put.append(Record(kind: Self.imageKind, key: image.id.hex, value: try Self.text(record)))
-        }
+        for reference in references { draft.set(reference) }
+        FaultPoint.reach("images.add.blobs")
       }
-      stripped = withoutDigests(of: records.map(\.record), except: Set(new.map(\.id)))
-      for (id, record) in stripped {
-        put.append(Record(kind: Self.imageKind, key: id.hex, value: try Self.text(record)))
-      }
-      for (reference, id) in references {
-        put.append(
-          Record(
-            kind: Self.referenceKind, key: reference.description, value: try Self.text(ReferenceRecord(image: id))))
-      }
-      FaultPoint.reach("images.add.blobs")
-      if !put.isEmpty { _ = try await bus.request(RecordWrite(put: put, durability: .power)) }
+      FaultPoint.reach("images.add.recorded")
+      return outcome
     } catch {
       content.remove(written)
       throw error
-    }
-    FaultPoint.reach("images.add.recorded")
-    return state.withLock { [records, stripped] state in
-      for (image, record) in records {
-        state.images[image.id] = Stored(
-          description: ImageDescription(
-            id: image.id, references: [], repositoryDigests: record.repositoryDigests, configuration: image.parsed,
-            layers: record.layers, size: record.size, stored: record.stored),
-          record: record, damage: nil)
-      }
-      for (id, record) in stripped {
-        state.images[id]?.record = record
-        state.images[id]?.description.repositoryDigests = record.repositoryDigests
-      }
-      var moved: [(name: String, former: Digest)] = []
-      for (reference, id) in references {
-        let former = state.references.updateValue(id, forKey: reference.description)
-        if let former, former != id { moved.append((reference.familiar, former)) }
-      }
-      Self.index(&state)
-      return moved
-    }
-  }
-
-  /// The blobs of the record that came last are kept: they are what its registry's digest names.
-  private static func join(_ old: ImageRecord, _ new: ImageRecord) -> ImageRecord {
-    var result = new
-    result.stored = old.stored
-    result.repositoryDigests =
-      old.repositoryDigests + new.repositoryDigests.filter { !old.repositoryDigests.contains($0) }
-    if new.manifest == nil || (new.repositoryDigests.isEmpty && !old.repositoryDigests.isEmpty && old.content != nil) {
-      result.manifest = old.manifest
-      result.content = old.content
-    }
-    return result
-  }
-
-  /// A digest in a repository names one image: records of others that named theirs so, without it.
-  private func withoutDigests(of records: [ImageRecord], except: Set<Digest>) -> [Digest: ImageRecord] {
-    let taken = Set(records.flatMap(\.repositoryDigests))
-    if taken.isEmpty { return [:] }
-    return state.withLock { state in
-      var result: [Digest: ImageRecord] = [:]
-      for (id, stored) in state.images where !except.contains(id) {
-        let left = stored.record.repositoryDigests.filter { !taken.contains($0) }
-        if left.count == stored.record.repositoryDigests.count { continue }
-        result[id] = stored.record
-        result[id]?.repositoryDigests = left
-      }
-      return result
     }
   }
 
@@ -257,49 +167,70 @@ final class ImageStore: Sendable {
   /// - Parameter digests: repository digests that images lose.
   func remove(
     references: [String], digests: [Digest: Set<String>] = [:], images: [Digest], _ bus: Bus
-  ) async throws(EngineError) {
-    await changes.lock()
-    defer { changes.unlock() }
-    let keys =
-      references.map { RecordWrite.Key(kind: Self.referenceKind, key: $0) }
-      + images.map { RecordWrite.Key(kind: Self.imageKind, key: $0.hex) }
-    var changed: [Digest: ImageRecord] = [:]
-    for (id, lost) in digests where !images.contains(id) {
-      guard var record = image(id)?.record else { continue }
-      record.repositoryDigests.removeAll { lost.contains($0) }
-      changed[id] = record
+  ) async throws(EngineError) -> Outcome {
+    let outcome = try await change(bus) { (draft) throws(EngineError) in
+      for name in references { draft.remove(reference: name) }
+      for (id, lost) in digests { draft.update(id) { $0.repositoryDigests.removeAll { lost.contains($0) } } }
+      for id in images { draft.remove(image: id) }
     }
-    var put: [Record] = []
-    for (id, record) in changed {
-      put.append(Record(kind: Self.imageKind, key: id.hex, value: try Self.text(record)))
-    }
-    if keys.isEmpty && put.isEmpty { return }
-    _ = try await bus.request(RecordWrite(put: put, delete: keys, durability: .power))
     FaultPoint.reach("images.remove.recorded")
-    state.withLock { [changed] state in
-      for reference in references { state.references[reference] = nil }
-      for id in images { state.images[id] = nil }
-      for (id, record) in changed {
-        state.images[id]?.record = record
-        state.images[id]?.description.repositoryDigests = record.repositoryDigests
+    return outcome
+  }
+
+  /// Records that a manifest of an image lies in a repository under a tag.
+  func remember(
+    _ name: ImageReference, has manifest: Digest, of id: Digest, _ bus: Bus
+  ) async throws(EngineError) {
+    _ = try await change(bus) { (draft) throws(EngineError) in
+      let digest = "\(name.familiarRepository)@\(manifest)"
+      guard let record = draft.image(id), record.content(of: manifest) != nil else { return }
+      draft.take([digest], from: id)
+      draft.update(id) { record in
+        if !record.repositoryDigests.contains(digest) { record.repositoryDigests.append(digest) }
+        record.digests = (record.digests ?? [:]).merging([digest: DigestTarget(manifest: manifest)]) { old, new in
+          old.manifest == new.manifest ? old : new
+        }
       }
-      Self.index(&state)
+      if draft.reference(name.description)?.image == id {
+        draft.set(NewReference(name, id, manifest: manifest, digest: manifest))
+      }
     }
   }
 
-  /// Adds a digest in a repository to an image that is there.
-  func remember(_ digest: String, of id: Digest, _ bus: Bus) async throws(EngineError) {
+  /// Makes a change in one transaction that survives a power failure, in the records and then in memory.
+  private func change(
+    _ bus: Bus, _ body: (inout StoreDraft) throws(EngineError) -> Void
+  ) async throws(EngineError) -> Outcome {
     await changes.lock()
     defer { changes.unlock() }
-    guard var record = image(id)?.record, !record.repositoryDigests.contains(digest) else { return }
-    record.repositoryDigests.append(digest)
-    let put = [Record(kind: Self.imageKind, key: id.hex, value: try Self.text(record))]
-    _ = try await bus.request(RecordWrite(put: put, durability: .power))
-    state.withLock { [record] state in
-      state.images[id]?.record = record
-      state.images[id]?.description.repositoryDigests = record.repositoryDigests
+    let before = state.withLock { $0 }
+    var draft = StoreDraft(before)
+    try body(&draft)
+    draft.settle()
+    var put: [Record] = []
+    var delete: [RecordWrite.Key] = []
+    for (id, record) in draft.changedImages {
+      if let record {
+        put.append(Record(kind: Self.imageKind, key: id.hex, value: try Self.text(record)))
+      } else {
+        delete.append(RecordWrite.Key(kind: Self.imageKind, key: id.hex))
+      }
+    }
+    for (name, record) in draft.changedReferences {
+      if let record {
+        put.append(Record(kind: Self.referenceKind, key: name, value: try Self.text(record)))
+      } else {
+        delete.append(RecordWrite.Key(kind: Self.referenceKind, key: name))
+      }
+    }
+    if !put.isEmpty || !delete.isEmpty {
+      _ = try await bus.request(RecordWrite(put: put, delete: delete, durability: .power))
+    }
+    state.withLock { [draft] state in
+      draft.apply(to: &state)
       Self.index(&state)
     }
+    return Outcome(moved: draft.moved, dropped: draft.dropped)
   }
 
   private func write(_ bytes: [UInt8], to path: String) throws(EngineError) {
@@ -319,10 +250,18 @@ final class ImageStore: Sendable {
     state.memo.removeAll(keepingCapacity: true)
     state.sorted = state.images.keys.sorted()
     var names: [Digest: [String]] = [:]
-    for (name, id) in state.references {
-      names[id, default: []].append((try? ImageReference(parsing: name))?.familiar ?? name)
+    var digests: [Digest: [String: Digest]] = [:]
+    for (name, record) in state.references {
+      let reference = try? ImageReference(parsing: name)
+      let familiar = reference?.familiar ?? name
+      names[record.image, default: []].append(familiar)
+      guard let reference, let image = state.images[record.image]?.record else { continue }
+      digests[record.image, default: [:]][familiar] = image.digest(of: record, in: reference.familiarRepository)
     }
-    for id in state.sorted { state.images[id]?.description.references = (names[id] ?? []).sorted() }
+    for id in state.sorted {
+      state.images[id]?.description.references = (names[id] ?? []).sorted()
+      state.images[id]?.description.referenceDigests = digests[id] ?? [:]
+    }
   }
 }
 

@@ -13,7 +13,8 @@ public final class ImagesPlugin: Plugin {
         "parallel-downloads", .integer(3), range: 1...100, "Layers that are fetched at the same time, over all pulls."),
       ConfigurationKey(
         "layer-limit", .integer(64 << 30), range: 1...Int.max,
-        "Bytes that one layer may unpack to: what a decompression bomb gets before it is refused."),
+        "Bytes that one layer may unpack to, as a stream and on the disk: what a decompression bomb gets before it is "
+          + "refused. The holes of sparse files take no room, and are not counted."),
       ConfigurationKey(
         "ingest-lifetime", .integer(86_400), range: 1...Int.max,
         "Seconds that an incomplete blob is kept for a later pull."),
@@ -49,13 +50,11 @@ public final class ImagesPlugin: Plugin {
 
   public func register(_ registrar: Registrar) throws(EngineError) {
     try registrar.answer(ImageResolve.self) { request, _ throws(EngineError) in
-      try self.store.resolve(request.reference)
+      try self.store.resolve(request.reference, platform: request.platform)
     }
     try registrar.answer(ImageList.self) { _, _ throws(EngineError) in self.store.all }
     try registrar.answer(ImageTag.self) { request, call throws(EngineError) in
-      let target = try ImageImporter.target(request.target)
-      try await self.store.add([], references: [(target, try self.store.find(request.source))], call.bus)
-      return Done()
+      try await self.tag(request, call)
     }
     try registrar.answer(ImageRemove.self) { request, call throws(EngineError) in
       try await self.remover.run(request, call)
@@ -96,6 +95,21 @@ public final class ImagesPlugin: Plugin {
     // What an engine that died in the middle of an import left.
     for path in try content.unneeded(store.blobsInUse) + content.expired(isBusy: false) { unlink(path) }
     await collector.collect(Set(try await host.bus.request(SnapshotLayers())))
+  }
+
+  /// A second name leads to the manifest of the first; the digest that this has is only known in its own repository.
+  private func tag(_ request: ImageTag, _ call: Call) async throws(EngineError) -> Done {
+    let target = try ImageImporter.target(request.target)
+    try await collector.during { (work) async throws(EngineError) in
+      let source = try self.store.lookup(request.source)
+      let name = try? ImageReference(parsing: request.source)
+      let isSameRepository = name?.registry == target.registry && name?.repository == target.repository
+      let reference = NewReference(
+        target, source.image, manifest: source.manifest ?? self.store.image(source.image)?.record.manifest,
+        digest: isSameRepository ? source.digest : nil)
+      work.add(blobs: try await self.store.add([], references: [reference], call.bus).dropped)
+    }
+    return Done()
   }
 
   /// Compares records, blobs, spooled archives and layers.

@@ -22,8 +22,8 @@ final class LayerCollector: Sendable {
     self.host = host
   }
 
-  /// Runs work that makes layers. When it is over, the layers that `applied` collected are removed, unless an image
-  /// needs them by then.
+  /// Runs work that makes layers. When it is over, the layers and blobs that `applied` collected are removed, unless an
+  /// image needs them by then.
   func during<Value: Sendable>(
     _ body: (AppliedLayers) async throws(EngineError) -> Value
   ) async throws(EngineError) -> Value {
@@ -35,7 +35,7 @@ final class LayerCollector: Sendable {
     } catch {
       result = .failure(error)
     }
-    _ = await end(applied.chains, blobs: [])
+    _ = await end(applied.chains, blobs: applied.blobs)
     return try result.get()
   }
 
@@ -102,12 +102,14 @@ final class LayerCollector: Sendable {
   }
 }
 
-/// The layers that one operation made or found.
+/// The layers that one operation made or found, and the blobs that images lost by it.
 final class AppliedLayers: Sendable {
-  private let state = Mutex<Set<Digest>>([])
+  private let state = Mutex<(chains: Set<Digest>, blobs: Set<Digest>)>(([], []))
 
-  func add(_ chain: Digest) { state.withLock { _ = $0.insert(chain) } }
-  var chains: Set<Digest> { state.withLock { $0 } }
+  func add(_ chain: Digest) { state.withLock { _ = $0.chains.insert(chain) } }
+  func add(blobs: Set<Digest>) { state.withLock { $0.blobs.formUnion(blobs) } }
+  var chains: Set<Digest> { state.withLock { $0.chains } }
+  var blobs: Set<Digest> { state.withLock { $0.blobs } }
 }
 
 /// A lock that may be held across a suspension; first come, first served.

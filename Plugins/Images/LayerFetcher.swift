@@ -124,12 +124,11 @@ final class LayerFetcher: Sendable {
             offset: plan.blob.size - source.missing, sink: Descriptor(adopting: sink)))
       }
       async let pumped = attempt { () async throws(EngineError) -> Void in
-        defer {
-          blob.release()
-          lock.release()
-        }
         let outcome = try pump.run(output: OwnedDescriptor(adopting: writing))
         try self.verify(outcome, plan.blob, source)
+        // The blob is whole. Of one that is not, the lock is held until it is known whether its bytes are any good.
+        blob.release()
+        lock.release()
         FaultPoint.reach("images.pull.fetched")
         tell(ImageProgress(item: item, status: "Download complete"))
         tell(ImageProgress(item: item, status: "Extracting"))
@@ -138,17 +137,35 @@ final class LayerFetcher: Sendable {
         try await call.request(
           SnapshotApply(
             parent: plan.parent, differenceID: plan.differenceID, archive: Descriptor(adopting: reading),
-            waitsForParent: plan.parent != nil))
+            waitsForParent: plan.parent != nil, limit: settings.layerLimit))
       }
       return await (fetched, pumped, applied)
     } onCancel: {
       interruption.interrupt()
     }
     await call.lease.release()
+    if source.kept != nil, Self.isDamaged(results.0, results.1, results.2) {
+      content.discard(plan.blob.digest)
+      if source.isResumed { throw Self.staleIngestion }
+    }
     FaultPoint.reach("images.pull.layer")
     let reply = try Self.outcome(results.0, results.1, results.2)
     tell(ImageProgress(item: item, status: "Pull complete"))
     return reply
+  }
+
+  /// Whether what came of a blob is not what it should be, so that a later pull must not go on with it: it does not
+  /// uncompress or unpack, and not because the registry gave less than all of it.
+  private static func isDamaged(
+    _ fetched: Result<Int64, EngineError>, _ pumped: Result<Void, EngineError>,
+    _ applied: Result<SnapshotApply.Reply, EngineError>
+  ) -> Bool {
+    func code<Value>(_ result: Result<Value, EngineError>) -> EngineError.Code? {
+      if case .failure(let error) = result { return error.code }
+      return nil
+    }
+    guard let pump = code(pumped), code(fetched) == nil || code(fetched) == .cancelled else { return false }
+    return pump == .invalidArgument || (pump == .cancelled && code(applied) == .invalidArgument)
   }
 
   /// The error that caused the others: the registry's, then the stream's, then the unpacker's.
@@ -180,13 +197,16 @@ final class LayerFetcher: Sendable {
     var isResumed: Bool
   }
 
+  static func wrongSize(_ blob: ContentDescriptor) -> EngineError {
+    EngineError(
+      .invalidArgument, "the manifest is refused: it says that \(blob.digest) has \(blob.size) bytes, which it has not")
+  }
+
   private func openSource(_ blob: ContentDescriptor) throws(EngineError) -> Source {
     if let file = content.openWhole(blob.digest) {
       var status = stat()
       guard fstat(file.number, &status) == 0, Int64(status.st_size) == blob.size else {
-        throw EngineError(
-          .invalidArgument,
-          "the manifest is refused: it says that \(blob.digest) has \(blob.size) bytes, which it has not")
+        throw Self.wrongSize(blob)
       }
       return Source(inputs: [file], kept: nil, missing: 0, isResumed: false)
     }
@@ -263,7 +283,11 @@ final class LayerFetcher: Sendable {
   func document(
     _ blob: ContentDescriptor, from repository: RegistryRepository, limit: Int64, subject: String, _ call: Call
   ) async throws(EngineError) -> [UInt8] {
-    if content.has(blob.digest) { return try content.read(blob.digest) }
+    if content.has(blob.digest) {
+      let bytes = try content.read(blob.digest)
+      guard Int64(bytes.count) == blob.size else { throw Self.wrongSize(blob) }
+      return bytes
+    }
     guard blob.size <= limit else {
       throw EngineError(
         .invalidArgument, "\(subject) is refused: it says it has \(blob.size) bytes; \(limit) are allowed")

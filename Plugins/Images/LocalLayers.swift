@@ -23,7 +23,8 @@ struct LocalLayers: Sendable {
   ) async throws(EngineError) -> (layer: SnapshotApply.Reply, blob: ContentDescriptor) {
     if let path, Decompression.isPlainFile(source.number) {
       let layer = try await call.request(
-        SnapshotApply(parent: parent, differenceID: differenceID, archive: source))
+        SnapshotApply(
+          parent: parent, differenceID: differenceID, archive: source, limit: settings.layerLimit))
       let size = Files.status(path).map { Int64($0.st_size) } ?? 0
       try Self.check(layer.differenceID, digest, subject)
       try await content.adopt(path, as: layer.differenceID, keepsPath: true)
@@ -69,7 +70,9 @@ struct LocalLayers: Sendable {
     }
     let applied = await attempt { () async throws(EngineError) in
       try await call.request(
-        SnapshotApply(parent: parent, differenceID: differenceID, archive: Descriptor(adopting: reading)))
+        SnapshotApply(
+          parent: parent, differenceID: differenceID, archive: Descriptor(adopting: reading),
+          limit: settings.layerLimit))
     }
     if case .failure = applied {
       // What stays unread would keep the pump waiting for a stream that nobody needs any more.

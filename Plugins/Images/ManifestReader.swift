@@ -44,6 +44,16 @@ enum ManifestReader {
     return parsed
   }
 
+  /// Reads a platform that somebody asked for.
+  ///
+  /// - Throws: `invalidArgument`, or `unsupported` for another system.
+  static func platform(_ text: String?) throws(EngineError) -> ImagePlatform? {
+    guard let text, !text.isEmpty else { return nil }
+    let platform = try ImagePlatform(parsing: text, host: host)
+    if platform.os == "linux" { return platform }
+    throw EngineError(.unsupported, "image operating system \"\(platform.os)\" cannot be used on this platform")
+  }
+
   /// This machine in the words of OCI.
   static var host: ImagePlatform {
     ImagePlatform(os: "linux", architecture: ImageImporter.architecture).normalized

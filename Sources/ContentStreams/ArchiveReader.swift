@@ -20,7 +20,13 @@ public final class ArchiveReader {
   private let archive: OpaquePointer
   private let source: Source
   private let subject: String
+  private let isTar: Bool
   private var failure: EngineError?
+  /// Bytes that the headers of one entry may take, among them the map of a sparse file: libarchive keeps that in memory,
+  /// ten times as large as it is in the archive.
+  private static let headerLimit = 4 << 20
+  /// What is left of it; nil while data is read.
+  private var headerBytes: Int?
   /// The entry that `next` moved to, for `archive_entry_*` functions.
   public private(set) var entry: OpaquePointer?
 
@@ -36,6 +42,7 @@ public final class ArchiveReader {
     self.archive = archive
     self.source = source
     self.subject = subject
+    isTar = format == .tar
     if decompressing {
       archive_read_support_filter_gzip(archive)
       archive_read_support_filter_bzip2(archive)
@@ -65,7 +72,13 @@ public final class ArchiveReader {
 
   private func pull(_ archive: OpaquePointer?, _ buffer: UnsafeMutablePointer<UnsafeRawPointer?>) -> Int {
     do throws(EngineError) {
+      if let left = headerBytes, left < 0 {
+        throw EngineError(
+          .invalidArgument,
+          "\(subject) is refused: the headers of an entry take more than \(Self.headerLimit >> 20) MiB")
+      }
       let bytes = try source()
+      headerBytes = headerBytes.map { $0 - bytes.count }
       buffer.pointee = bytes.baseAddress
       return bytes.count
     } catch {
@@ -79,6 +92,10 @@ public final class ArchiveReader {
   /// - Returns: false at the end of the archive.
   /// - Throws: what the source threw, or `invalidArgument` for an archive that does not read.
   public func next() throws(EngineError) -> Bool {
+    // What nobody read of the last entry is no part of the next one's headers.
+    if entry != nil, archive_read_data_skip(archive) < ARCHIVE_WARN { throw error() }
+    if isTar { headerBytes = Self.headerLimit }
+    defer { headerBytes = nil }
     while true {
       switch archive_read_next_header(archive, &entry) {
       case ARCHIVE_OK, ARCHIVE_WARN:
@@ -90,6 +107,9 @@ public final class ArchiveReader {
       }
     }
   }
+
+  /// The entry's name, repaired where it is not UTF-8.
+  public var name: String { entry.flatMap { archive_entry_pathname($0) }.map { String(cString: $0) } ?? "" }
 
   /// The next piece of the entry's data, with its offset in the file (what is skipped is a hole); nil at its end.
   public func block() throws(EngineError) -> (bytes: UnsafeRawBufferPointer, offset: Int64)? {

@@ -113,6 +113,11 @@ public enum EngineCLI {
 
 /// What went wrong, as commands other than `run` report it.
 enum Reports {
+  /// What the engine itself answered, also where it is that something else is not available.
+  static func answered(_ error: EngineError) -> any Error {
+    error.code == .unavailable ? Failure("Error response from engine: \(error)") : error
+  }
+
   static func line(_ error: EngineError) -> String {
     switch error.code {
     case .unavailable, .versionMismatch: error.description

@@ -88,6 +88,10 @@ final class TerminalSession {
     }
   }
 
+  /// Waits for the first prompt, and for the client to have heard that its container runs: only then do the keys go
+  /// there as they are typed.
+  func isPrompting(_ text: String) -> Bool { shows(text) && Fixture.eventually { !isCooked } }
+
   private func read() {
     var buffer = [UInt8](repeating: 0, count: 4096)
     while true {

@@ -18,7 +18,7 @@ extension EndToEnd {
       defer { fixture.end() }
       let session = try TerminalSession(
         fixture, "run", "-it", "--rm", "--name", "box", "-e", "PS1=box>", "bb", "sh", rows: 31, columns: 97)
-      #expect(session.shows("box>"), "\(session.transcript)")
+      #expect(session.isPrompting("box>"), "\(session.transcript)")
       #expect(!session.isCooked)
       session.type("stty size; tty; echo $TERM\n")
       #expect(session.shows("31 97\n/dev/pts/0\nxterm\n"), "\(session.transcript)")
@@ -41,7 +41,7 @@ extension EndToEnd {
     @Test func endOfInputEndsAShell() throws {
       defer { fixture.end() }
       let session = try TerminalSession(fixture, "run", "-it", "--rm", "-e", "PS1=box>", "bb", "sh")
-      #expect(session.shows("box>"), "\(session.transcript)")
+      #expect(session.isPrompting("box>"), "\(session.transcript)")
       session.type("false\n\u{4}")
       #expect(session.status() == 1, "\(session.transcript)")
     }
@@ -49,7 +49,7 @@ extension EndToEnd {
     @Test func theDetachKeysLeaveTheContainerRunning() throws {
       defer { fixture.end() }
       let session = try TerminalSession(fixture, "run", "-it", "--name", "box", "-e", "PS1=box>", "bb", "sh")
-      #expect(session.shows("box>"), "\(session.transcript)")
+      #expect(session.isPrompting("box>"), "\(session.transcript)")
       // The first of the two keys alone is passed on once the next one is not the second.
       session.type("echo a\u{10}b\n")
       #expect(session.shows("box>"), "\(session.transcript)")
@@ -65,7 +65,7 @@ extension EndToEnd {
       defer { fixture.end() }
       let session = try TerminalSession(
         fixture, "run", "-it", "--name", "box", "--detach-keys", "ctrl-x,x", "-e", "PS1=box>", "bb", "sh")
-      #expect(session.shows("box>"), "\(session.transcript)")
+      #expect(session.isPrompting("box>"), "\(session.transcript)")
       session.type("\u{18}x")
       #expect(session.status() == 0, "\(session.transcript)")
       #expect(state("box") == "running")
@@ -77,13 +77,13 @@ extension EndToEnd {
       defer { fixture.end() }
       fixture.succeed("run", "-d", "--name", "box", "bb", "sleep", "1000")
       let session = try TerminalSession(fixture, "exec", "-it", "-e", "PS1=box>", "box", "sh", rows: 31, columns: 97)
-      #expect(session.shows("box>"), "\(session.transcript)")
+      #expect(session.isPrompting("box>"), "\(session.transcript)")
       session.type("stty size; tty\n")
       #expect(session.shows("31 97\n/dev/pts/0\n"), "\(session.transcript)")
       session.type("exit 9\n")
       #expect(session.status() == 9)
       let other = try TerminalSession(fixture, "exec", "-it", "-e", "PS1=box>", "box", "sh")
-      #expect(other.shows("box>"), "\(other.transcript)")
+      #expect(other.isPrompting("box>"), "\(other.transcript)")
       other.type("\u{10}\u{11}")
       #expect(other.status() == 0, "\(other.transcript)")
       // The shell that was left goes on beside the container's own command.

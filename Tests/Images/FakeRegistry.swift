@@ -16,6 +16,8 @@ final class FakeRegistry: Sendable {
     case breaks(after: Int)
     /// Other bytes of the same number.
     case lies
+    /// One other bit.
+    case flips(at: Int)
     /// Nothing more comes after so many bytes, until the reader goes away.
     case stalls(after: Int)
   }
@@ -29,6 +31,14 @@ final class FakeRegistry: Sendable {
     var repositories: [String: Set<Digest>] = [:]
   }
   let state = Mutex(State())
+
+  /// The images of a new engine, and an empty registry.
+  static func make() async throws -> (ImagesHarness, FakeRegistry) {
+    let harness = try await ImagesHarness()
+    let registry = FakeRegistry()
+    try registry.register(harness.bus)
+    return (harness, registry)
+  }
 
   func register(_ bus: Bus) throws {
     let registrar = Registrar(bus: bus, manifest: PluginManifest(name: "fake-registry", role: "registry"))
@@ -92,6 +102,7 @@ final class FakeRegistry: Sendable {
     switch fault {
     case .breaks(let count), .stalls(let count): end = min(end, count)
     case .lies: for index in bytes.indices { bytes[index] = UInt8(truncatingIfNeeded: index) }
+    case .flips(let offset): if offset < bytes.count { bytes[offset] ^= 1 }
     case nil: break
     }
     var signals = sigset_t()

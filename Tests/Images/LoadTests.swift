@@ -155,7 +155,6 @@ struct LoadTests {
         archive.members[3].bytes = [UInt8](repeating: 32, count: 9 << 20)
       },
       .edited("name with ..", says: "entry \"../escape\"") { $0.members.insert(("../escape", [1]), at: 0) },
-      .edited("absolute name", says: "entry \"/escape\"") { $0.members.insert(("/escape", [1]), at: 0) },
       .edited("too few layers", says: "layers length mismatch") { archive in
         archive.members[3].bytes =
           Array(
@@ -172,7 +171,7 @@ struct LoadTests {
         archive.layers[1] = tar.finished
         try archive.fill()
       },
-      .init(testDescription: "a link out", says: "leads out of the archive") {
+      .init(testDescription: "a link out", says: "neither manifest.json") {
         var tar = TarWriter()
         tar.add("manifest.json", type: "2", link: "/etc/passwd")
         return tar.finished

@@ -28,16 +28,9 @@ struct PullTests {
       }
   }
 
-  private func make() async throws -> (ImagesHarness, FakeRegistry) {
-    let harness = try await ImagesHarness()
-    let registry = FakeRegistry()
-    try registry.register(harness.bus)
-    return (harness, registry)
-  }
-
   @Test(arguments: ["cat", "gzip", "zstd -q", "xz"], [false, true])
   func pullsEveryCompression(_ program: String, docker: Bool) async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     let digest = try registry.image("library/demo:latest", Self.layers(5), compression: program, docker: docker)
     let lines = Mutex<[String]>([])
     let call = Call(bus: harness.bus)
@@ -72,7 +65,7 @@ struct PullTests {
   }
 
   @Test func choosesThePlatform() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     let amd = try registry.image("x/multi:amd", Self.layers(1), note: "amd")
     let arm = try registry.image("x/multi:arm", Self.layers(2), architecture: "arm64", note: "arm")
     func entry(_ digest: Digest, _ os: String, _ architecture: String, _ variant: String? = nil) -> String {
@@ -109,7 +102,7 @@ struct PullTests {
   }
 
   @Test func overlappingPullsShareTheirLayers() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     let shared = Self.layers(6, size: 300_000)
     for name in ["a", "b", "c"] {
       var own = TarWriter()
@@ -133,7 +126,7 @@ struct PullTests {
   }
 
   @Test func theSameBlobTwiceInOneImage() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     var empty = TarWriter()
     empty.add("again", text: "again")
     let layers = [OverlayTests.base().finished, empty.finished, Self.layers(1)[1], empty.finished, empty.finished]
@@ -144,7 +137,7 @@ struct PullTests {
   }
 
   @Test func aBrokenConnectionIsResumedByALaterCommand() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     let layers = Self.layers(3, size: 400_000)
     try registry.image("library/demo:latest", layers)
     let victim = try #require(registry.state.withLock { $0.blobs.first { $0.value.count > 300_000 }?.key })
@@ -168,7 +161,7 @@ struct PullTests {
   }
 
   @Test func whatWasBegunWithOtherBytesIsFetchedAnew() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     try registry.image("library/demo:latest", Self.layers(1, size: 100_000))
     let victim = try #require(registry.state.withLock { $0.blobs.first { $0.value.count > 90_000 }?.key })
     try Files.replace(
@@ -179,17 +172,37 @@ struct PullTests {
   }
 
   @Test func lyingRegistriesLeaveNothing() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     try registry.image("library/demo:latest", Self.layers(2, size: 50_000))
-    for victim in registry.state.withLock({ $0.blobs.filter { $0.value.count > 40_000 }.map(\.key) }) {
-      registry.state.withLock { $0.faults = [victim: .lies] }
+    let faults: [FakeRegistry.Fault] = [.lies, .flips(at: 20_000), .flips(at: 49_000)]
+    let victims = registry.state.withLock { $0.blobs.filter { $0.value.count > 40_000 }.map(\.key) }
+    for (victim, fault) in victims.flatMap({ victim in faults.map { (victim, $0) } }) {
+      registry.state.withLock { $0.faults = [victim: fault] }
+      // What came well of the other layers would not be asked for again.
       try shell("rm -f \(harness.base.root)/images/ingest/*")
       let harness = try await ImagesHarness(root: harness.base.root, records: harness.records)
       try registry.register(harness.bus)
       let error = await #expect(throws: EngineError.self) { try await harness.pulling("demo") }
-      #expect(error?.code == .invalidArgument, "\(String(describing: error))")
+      #expect(error?.code == .invalidArgument, "\(fault): \(String(describing: error))")
+      #expect(!harness.base.names("\(harness.base.root)/images/ingest").contains(victim.hex), "\(fault)")
+      #expect(harness.leftovers.isEmpty)
     }
     registry.state.withLock { $0.faults = [:] }
+    // From a registry that tells the truth it comes then; what was begun with other bytes is begun anew.
+    try shell("rm -f \(harness.base.root)/images/ingest/*")
+    for fault in faults + [.breaks(after: 30_000)] {
+      registry.state.withLock { $0.faults = [victims[0]: fault] }
+      await #expect(throws: EngineError.self) { try await harness.pulling("demo") }
+      let ingested = "\(harness.base.root)/images/ingest/\(victims[0].hex)"
+      if case .breaks = fault {
+        #expect(Files.exists(ingested))
+        try shell("printf x | dd of=\(ingested) bs=1 seek=20000 conv=notrunc 2>/dev/null")
+      }
+      registry.state.withLock { $0.faults = [:] }
+      #expect(try await harness.pulling("demo").count == 1, "\(fault)")
+      _ = try await harness.bus.request(ImageRemove(reference: "demo", force: true))
+      #expect(harness.leftovers.isEmpty)
+    }
     // Layers that are not what the configuration says.
     let other = try SHA256.digest(of: [1])
     let first = try SHA256.digest(of: OverlayTests.base().finished)
@@ -203,7 +216,7 @@ struct PullTests {
   }
 
   @Test func aPullThatIsGivenUpEndsAtOnce() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     try registry.image("library/demo:latest", Self.layers(4, size: 200_000))
     let victims = registry.state.withLock { $0.blobs.filter { $0.value.count > 150_000 }.map(\.key) }
     registry.state.withLock { state in for victim in victims { state.faults[victim] = .stalls(after: 100_000) } }
@@ -239,7 +252,7 @@ struct PullTests {
   }
 
   @Test func pullsEveryTag() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     for tag in ["one", "two"] { try registry.image("library/demo:\(tag)", Self.layers(1), note: tag) }
     #expect(try await harness.pulling("demo", allTags: true).map(\.reference) == ["demo:one", "demo:two"])
     let error = await #expect(throws: EngineError.self) { try await harness.pulling("demo:one", allTags: true) }
@@ -248,7 +261,7 @@ struct PullTests {
   }
 
   @Test func schemaOneAndStrangeManifestsAreRefused() async throws {
-    let (harness, registry) = try await make()
+    let (harness, registry) = try await FakeRegistry.make()
     let digest = "sha256:\(String(repeating: "a", count: 64))"
     for (text, words) in [
       ("{\"schemaVersion\":1,\"fsLayers\":[]}", "schema 1"), ("{}", "neither a manifest nor an index"),

@@ -6,12 +6,15 @@ struct TarWriter {
 
   mutating func add(
     _ name: [UInt8], type: Character = "0", mode: Int = 0o644, uid: Int = 0, gid: Int = 0, link: String = "",
-    data: [UInt8] = [], time: Int = 1_700_000_000, device: (Int, Int) = (0, 0), attributes: [String: [UInt8]] = [:]
+    data: [UInt8] = [], time: Int = 1_700_000_000, device: (Int, Int) = (0, 0), attributes: [String: [UInt8]] = [:],
+    extended: [String: String] = [:]
   ) {
-    if !attributes.isEmpty {
+    let fields =
+      attributes.map { ("SCHILY.xattr.\($0.key)", $0.value) } + extended.map { ($0.key, Array($0.value.utf8)) }
+    if !fields.isEmpty {
       var records: [UInt8] = []
-      for (key, value) in attributes.sorted(by: { $0.key < $1.key }) {
-        let body = Array(" SCHILY.xattr.\(key)=".utf8) + value + [10]
+      for (key, value) in fields.sorted(by: { $0.0 < $1.0 }) {
+        let body = Array(" \(key)=".utf8) + value + [10]
         var length = body.count + 1
         while String(length).utf8.count + body.count != length { length = String(length).utf8.count + body.count }
         records += Array(String(length).utf8) + body
@@ -30,6 +33,18 @@ struct TarWriter {
     add(
       Array(name.utf8), type: type, mode: mode, uid: uid, gid: gid, link: link, data: Array(text.utf8), device: device,
       attributes: attributes)
+  }
+
+  /// A sparse file as GNU tar writes it (format 1.0): a map of pieces, then the pieces.
+  mutating func sparse(_ name: String, size: Int64, pieces: [(offset: Int64, bytes: [UInt8])]) {
+    var map = Array("\(pieces.count)\n".utf8)
+    for piece in pieces { map += Array("\(piece.offset)\n\(piece.bytes.count)\n".utf8) }
+    map += [UInt8](repeating: 0, count: (512 - map.count % 512) % 512)
+    add(
+      Array("GNUSparseFile.0/\(name)".utf8), data: map + pieces.flatMap(\.bytes),
+      extended: [
+        "GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": name, "GNU.sparse.realsize": "\(size)",
+      ])
   }
 
   mutating func directory(_ name: String, mode: Int = 0o755, uid: Int = 0, gid: Int = 0) {

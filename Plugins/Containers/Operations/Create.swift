@@ -20,7 +20,7 @@ extension Lifecycle {
     _ name: String?, _ configuration: ContainerConfiguration, isRun: Bool, _ steps: StartSteps, _ call: Call
   ) async throws(EngineError) -> (entry: ContainerEntry, warnings: [String]) {
     var mark = steps.begin
-    let image = try await call.request(ImageResolve(reference: configuration.image))
+    let image = try await call.request(ImageResolve(reference: configuration.image, platform: configuration.platform))
     steps.finish("resolve image", &mark)
     var configuration = configuration
     try concretize(&configuration)
@@ -76,7 +76,21 @@ extension Lifecycle {
     entry.update { [record] in $0.record = record }
     if isRun { FaultPoint.reach("containers.run.recorded") } else { FaultPoint.reach("containers.create.recorded") }
     await tell("create", record)
-    return (entry, merged.warnings)
+    return (entry, Self.warnings(image, record.configuration) + merged.warnings)
+  }
+
+  /// An image of another platform, which people may have under the name without knowing.
+  private static func warnings(
+    _ image: ImageDescription, _ configuration: ContainerConfiguration
+  ) -> [String] {
+    let platform = image.configuration.platform
+    guard configuration.platform == nil, !platform.architecture.isEmpty,
+      platform.architecture != ImagePlatform.host.architecture, !ImagePlatform.host.runnable.contains(platform)
+    else { return [] }
+    return [
+      "The requested image's platform (\(platform)) does not match the detected host platform "
+        + "(\(ImagePlatform.host)) and no specific platform was requested"
+    ]
   }
 
   /// Asks where the log goes and what the volumes are, and makes those that do not exist.

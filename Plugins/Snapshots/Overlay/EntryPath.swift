@@ -15,10 +15,14 @@ struct EntryPath: CustomStringConvertible {
   /// The last component, NUL-terminated.
   var last: ArraySlice<CChar> { bytes[lastStart...] }
 
-  /// - Throws: `invalidArgument` that names the entry, for an absolute name or one with `..`.
+  /// Absolute names begin at the root of the layer, and `..` takes a component away, as Docker reads them; nothing
+  /// rises above the root.
+  ///
+  /// - Throws: `invalidArgument` that names the entry, for a relative name that leads out of the layer.
   init(_ name: UnsafePointer<CChar>, of entry: UnsafePointer<CChar>, what: String) throws(EngineError) {
     let slash = CChar(bitPattern: UInt8(ascii: "/"))
     let dot = CChar(bitPattern: UInt8(ascii: "."))
+    let isAbsolute = name[0] == slash
     var cursor = name
     bytes.reserveCapacity(strlen(name) + 1)
     while true {
@@ -29,13 +33,15 @@ struct EntryPath: CustomStringConvertible {
       let length = cursor - start
       if length == 1 && start[0] == dot { continue }
       if length == 2 && start[0] == dot && start[1] == dot {
-        throw Self.refusal(entry, "\(what) contains \"..\"")
+        if bytes.isEmpty && !isAbsolute { throw Self.refusal(entry, "\(what) leads out of the layer") }
+        bytes.removeLast(bytes.count - max(0, lastStart - 1))
+        lastStart = bytes.lastIndex(of: slash).map { $0 + 1 } ?? 0
+        continue
       }
       if !bytes.isEmpty { bytes.append(slash) }
       lastStart = bytes.count
       bytes.append(contentsOf: UnsafeBufferPointer(start: start, count: length))
     }
-    if name[0] == slash && !bytes.isEmpty { throw Self.refusal(entry, "\(what) is absolute") }
     bytes.append(0)
   }
 

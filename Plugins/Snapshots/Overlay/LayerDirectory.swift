@@ -3,8 +3,9 @@ import Contracts
 import Glibc
 import LinuxSystem
 
-/// The tree a layer is unpacked into. Every path is resolved by openat2(2) beneath its root, so that no entry, link or
-/// race can lead out of it; the last component is never followed.
+/// The tree a layer is unpacked into. Every path is resolved by openat2(2) as if the tree's root were `/`, so that no
+/// entry, link or race can lead out of it, and absolute links lead where they will in a container; the last component is
+/// never followed.
 final class LayerDirectory {
   /// The mode of a directory that no entry has described yet, by which it is told when everything is unpacked; no
   /// archive has it, and one that does gets its parent's mode for that directory.
@@ -19,12 +20,20 @@ final class LayerDirectory {
   /// - Parameter root: borrowed, an open directory.
   init(root: Int32) { self.root = root }
 
-  /// Opens a directory beneath the root; symbolic links are followed as long as they stay beneath.
+  /// Opens a directory of the tree; symbolic links are followed within it.
   func open(_ path: UnsafePointer<CChar>, _ flags: Int32) -> Int32 {
     var how = open_how()
     how.flags = UInt64(UInt32(bitPattern: flags | O_CLOEXEC))
-    how.resolve = UInt64(RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
-    return linux_openat2(root, path, &how)
+    how.resolve = UInt64(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    return Self.open(root, path, &how)
+  }
+
+  /// openat2(2) cannot tell where `..` leads while anything is renamed on the system, and says so.
+  static func open(_ root: Int32, _ path: UnsafePointer<CChar>, _ how: inout open_how) -> Int32 {
+    while true {
+      let number = linux_openat2(root, path, &how)
+      if number >= 0 || (errno != EAGAIN && errno != EINTR) { return number }
+    }
   }
 
   /// The descriptor of the directory that holds an entry; missing directories are made with mode 0755 when `making`.
@@ -83,8 +92,10 @@ final class LayerDirectory {
   /// An errno as the one error for an entry.
   func failure(_ number: Int32, _ entry: UnsafePointer<CChar>) -> EngineError {
     switch number {
-    case EXDEV, ELOOP: return EntryPath.refusal(entry, "its path leads out of the layer through a link")
+    case EXDEV, ELOOP: return EntryPath.refusal(entry, "its path leads in a ring of links, or out of the layer")
+    case ENOENT: return EntryPath.refusal(entry, "its path leads through a link to nothing in this layer")
     case ENOTDIR: return EntryPath.refusal(entry, "its path leads through something that is not a directory")
+    case EFBIG: return EntryPath.refusal(entry, "it says that it is larger than any file can be here")
     case ENOSPC, EDQUOT:
       return EngineError(
         .resourceExhausted, "no space left on device while unpacking \"\(String(cString: entry))\"")

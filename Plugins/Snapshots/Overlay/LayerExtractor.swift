@@ -22,20 +22,25 @@ final class LayerExtractor {
   /// Hard links whose target is not in this layer: pairs of the link's path and the target's.
   private var deferredLinks = PathList()
   private var hasDeferredLinks = false
+  /// Bytes of the blocks of regular files so far, and how many there may be.
+  private var taken: Int64 = 0
+  private let limit: Int64
   /// Bytes of the regular files so far.
   private(set) var size: Int64 = 0
 
   /// - Parameters:
   ///   - root: an open directory, borrowed, into which the layer goes.
+  ///   - limit: bytes that its files may take on the disk.
   ///   - uninterrupted: asked at each entry; throws when the work is to stop.
   init(
-    root: Int32, reader: ArchiveReader, isLowest: Bool, policy: UnpackPolicy,
+    root: Int32, reader: ArchiveReader, isLowest: Bool, policy: UnpackPolicy, limit: Int64 = .max,
     uninterrupted: @escaping () throws(EngineError) -> Void
   ) {
     directory = LayerDirectory(root: root)
     self.reader = reader
     self.isLowest = isLowest
     self.policy = policy
+    self.limit = limit
     self.uninterrupted = uninterrupted
   }
 
@@ -123,7 +128,9 @@ final class LayerExtractor {
     }
     let file = OwnedDescriptor(adopting: number)
     var end: Int64 = 0
+    var allocated: Int64 = 0
     while let (bytes, offset) = try reader.block() {
+      try count(offset, bytes.count, &allocated)
       var done = 0
       while done < bytes.count {
         let count = pwrite(
@@ -137,10 +144,27 @@ final class LayerExtractor {
     let length = archive_entry_size(entry)
     guard end <= length else { throw EntryPath.refusal(name, "it is longer than it says") }
     if end < length, ftruncate(file.number, off_t(length)) < 0 { throw directory.failure(errno, name) }
-    size += length
+    let (sum, overflows) = size.addingReportingOverflow(length)
+    if length < 0 || overflows { throw EntryPath.refusal(name, "it says that it is larger than any file can be") }
+    size = sum
     // Large files begin their way to the disk while others are unpacked; the sync before the record then has less to do.
     if length >= 1 << 20 { sync_file_range(file.number, 0, 0, UInt32(SYNC_FILE_RANGE_WRITE)) }
     try finishFile(file.number, entry, name)
+  }
+
+  /// Counts the blocks that a piece of a file takes. Holes take none: a sparse file costs what it holds.
+  ///
+  /// - Parameter allocated: how far the file's blocks reach so far.
+  private func count(_ offset: Int64, _ length: Int, _ allocated: inout Int64) throws(EngineError) {
+    let start = max(offset & ~4095, allocated)
+    let end = (offset &+ Int64(length) &+ 4095) & ~4095
+    if length == 0 || end <= start { return }
+    allocated = end
+    taken += end - start
+    if taken > limit {
+      throw EngineError(
+        .resourceExhausted, "the layer is refused: it takes more than the \(limit) bytes allowed on the disk")
+    }
   }
 
   private func unpackDirectory(
@@ -165,12 +189,12 @@ final class LayerExtractor {
     try finishDirectory(opened.number, entry, name, path)
   }
 
-  /// A hard link to an entry of the same layer. The target's own directory is resolved beneath the root, and the
-  /// target is not followed.
+  /// A hard link to an entry of the same layer. The target's own directory is resolved in the root, and the target is
+  /// not followed.
   private func link(_ target: Name, _ parent: Int32, _ name: Name, _ path: EntryPath) throws(EngineError) {
     let target = try EntryPath(target, of: name, what: "the target of the hard link")
     guard !target.isRoot else { throw EntryPath.refusal(name, "a hard link to the root") }
-    if target.bytes == path.bytes { return }
+    if target.bytes == path.bytes { throw EntryPath.refusal(name, "a hard link to itself") }
     let holder = OwnedDescriptor(
       adopting: target.parent.isEmpty
         ? linux_fcntl(directory.root, F_DUPFD_CLOEXEC, 3)
@@ -184,6 +208,10 @@ final class LayerExtractor {
       deferredLinks.add(path.bytes)
       deferredLinks.add(target.bytes)
       hasDeferredLinks = true
+      return
+    }
+    if let old = status(parent, path), old.st_ino == existing.st_ino, old.st_dev == existing.st_dev {
+      // One file under both names already, by a path that leads through a link or by an entry that comes twice.
       return
     }
     try create(parent, name, path) { last in

@@ -128,8 +128,10 @@ final class LayerStore: Sendable {
     let reader = try ArchiveReader(.tar, decompressing: false, subject: "the layer") { () throws(EngineError) in
       try stream.next()
     }
-    let extractor = LayerExtractor(root: root.number, reader: reader, isLowest: request.parent == nil, policy: policy) {
-      () throws(EngineError) in
+    let extractor = LayerExtractor(
+      root: root.number, reader: reader, isLowest: request.parent == nil, policy: policy,
+      limit: request.limit ?? .max
+    ) { () throws(EngineError) in
       if Task.isCancelled { throw EngineError(.cancelled, "interrupted") }
     }
     try extractor.run()

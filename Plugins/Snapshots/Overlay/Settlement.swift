@@ -24,7 +24,7 @@ struct Settlement {
     var how = open_how()
     how.flags = UInt64(UInt32(bitPattern: flags | O_NOFOLLOW | O_CLOEXEC))
     how.resolve = UInt64(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
-    return linux_openat2(lower, path, &how)
+    return LayerDirectory.open(lower, path, &how)
   }
 
   // MARK: Hard links

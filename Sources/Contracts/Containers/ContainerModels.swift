@@ -76,6 +76,8 @@ public struct ContainerConfiguration: Codable, Sendable, Equatable {
   public var stopTimeout: Int?
   public var logDriver: String?
   public var logOptions: [String: String] = [:]
+  /// `linux/arm64` and the like: what the image must be for; nil for whatever is here under its name.
+  public var platform: String?
 
   public init(image: String) { self.image = image }
 }

@@ -1,13 +1,19 @@
 /// Finds an image by name, digest, ID or a unique prefix of its ID.
 ///
-/// Throws `notFound` with Docker's words (`No such image: x:latest`), `invalidArgument` for an ambiguous prefix.
+/// Throws `notFound` with Docker's words (`No such image: x:latest`, or that it is for another platform),
+/// `invalidArgument` for an ambiguous prefix.
 public struct ImageResolve: Request {
   public static let name = "image.resolve"
   public static let isRepeatable = true
   public typealias Reply = ImageDescription
   public var reference: String
+  /// The platform that it must be for, or nil for any.
+  public var platform: String?
 
-  public init(reference: String) { self.reference = reference }
+  public init(reference: String, platform: String? = nil) {
+    self.reference = reference
+    self.platform = platform
+  }
 }
 
 public struct ImageList: Request {
@@ -97,6 +103,11 @@ public struct ImageLoad: StreamRequest {
   public typealias Element = ImageProgress
   public typealias Reply = [String]
   public var archive: Descriptor
+  /// The platform to take of images for several, or nil for this machine's.
+  public var platform: String?
 
-  public init(archive: Descriptor) { self.archive = archive }
+  public init(archive: Descriptor, platform: String? = nil) {
+    self.archive = archive
+    self.platform = platform
+  }
 }

@@ -102,6 +102,21 @@ public struct ImageConfiguration: Codable, Sendable, Equatable {
   public var rootfs: RootFilesystem
   public var history: [History]?
 
+  /// What it runs on; Linux where nothing is said.
+  public var platform: ImagePlatform {
+    ImagePlatform(os: os.isEmpty ? "linux" : os, architecture: architecture, variant: variant).normalized
+  }
+
+  /// - Parameter name: the image, for the error.
+  /// - Throws: `notFound` in Docker's words where the image is for another platform than the one that was asked for.
+  public func check(for wanted: ImagePlatform, name: String) throws(EngineError) {
+    if platform.satisfies(wanted) { return }
+    throw EngineError(
+      .notFound,
+      "image with reference \(name) was found but does not match the specified platform: "
+        + "wanted \(wanted), actual: \(platform)")
+  }
+
   public init(architecture: String, os: String, rootfs: RootFilesystem) {
     self.architecture = architecture
     self.os = os
@@ -121,6 +136,8 @@ public struct ImageDescription: Codable, Sendable, Equatable {
   /// Familiar names, for example `nginx:latest`.
   public var references: [String]
   public var repositoryDigests: [String]
+  /// The digest that each familiar name has in its repository; nothing for one that was not pulled or pushed.
+  public var referenceDigests: [String: Digest]?
   public var configuration: ImageConfiguration
   /// Chain IDs of the layers, lowest first (OCI image specification, config.md, Layer ChainID).
   public var layers: [Digest]

@@ -10,6 +10,25 @@ public struct ImagePlatform: Codable, Sendable, Hashable, CustomStringConvertibl
     self.variant = variant
   }
 
+  /// This machine.
+  public static let host: ImagePlatform = {
+    #if arch(x86_64)
+      ImagePlatform(os: "linux", architecture: "amd64")
+    #elseif arch(arm64)
+      ImagePlatform(os: "linux", architecture: "arm64")
+    #else
+      ImagePlatform(os: "linux", architecture: "unknown")
+    #endif
+  }()
+
+  /// Whether an image for this platform is what somebody means who names another: one that says no variant has any.
+  public func satisfies(_ wanted: ImagePlatform) -> Bool {
+    let (own, wanted) = (normalized, wanted.normalized)
+    if own == wanted || architecture.isEmpty { return true }
+    return own.os == wanted.os && own.architecture == wanted.architecture
+      && (own.variant == nil || wanted.variant == nil)
+  }
+
   /// Reads what people write: `linux/arm64`, `arm/v7`, `amd64`, `linux`; what is left out is the host's.
   ///
   /// - Throws: `invalidArgument` that quotes the text.

@@ -94,10 +94,13 @@ public struct ImageSave: StreamRequest {
   public var references: [String]
   /// A file or pipe for the archive, or an open, empty directory for the layout.
   public var output: Descriptor
+  /// The platform that the images must be for, or nil for any.
+  public var platform: String?
 
-  public init(references: [String], output: Descriptor) {
+  public init(references: [String], output: Descriptor, platform: String? = nil) {
     self.references = references
     self.output = output
+    self.platform = platform
   }
 }
 

@@ -30,8 +30,13 @@ public struct SnapshotApply: Request {
   /// The uncompressed tar stream, read to its end.
   public var archive: Descriptor
   public var waitsForParent: Bool
+  /// Bytes that its files may take on the disk, or nil for any number.
+  public var limit: Int64?
 
-  public init(parent: Digest?, differenceID: Digest?, archive: Descriptor, waitsForParent: Bool = false) {
+  public init(
+    parent: Digest?, differenceID: Digest?, archive: Descriptor, waitsForParent: Bool = false, limit: Int64? = nil
+  ) {
+    self.limit = limit
     self.parent = parent
     self.differenceID = differenceID
     self.archive = archive

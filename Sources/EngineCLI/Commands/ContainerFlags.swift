@@ -25,7 +25,7 @@ enum ContainerFlags {
       .string("restart", nil, "Restart policy to apply when a container exits (default \"no\")"),
       .string(
         "pull", nil, "Pull image before running (\"always\", \"missing\", \"never\") (default \"missing\")"),
-      .string("platform", nil, "Set platform; only this machine's for now"),
+      .string("platform", nil, "Set platform if server is multi-platform capable"),
       .boolean("quiet", "q", "Suppress the pull output"),
       .string("log-driver", nil, "Logging driver for the container"),
       .list("log-opt", nil, "Log driver options"),

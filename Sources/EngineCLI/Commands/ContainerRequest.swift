@@ -191,6 +191,9 @@ struct ContainerRequest {
         .invalidArgument,
         "invalid pull option: '\(pull)': must be one of \"always\", \"missing\" or \"never\"")
     }
-    if let platform = options.string("platform"), !platform.isEmpty { try Platform.check(platform) }
+    if let platform = options.string("platform"), !platform.isEmpty {
+      _ = try ImagePlatform(parsing: platform, host: .host)
+      configuration.platform = platform
+    }
   }
 }

@@ -37,6 +37,7 @@ enum ImageCommands {
       flags: {
         [
           .string("input", "i", "Read from tar archive file, instead of STDIN"),
+          .string("platform", nil, "Load only the given platform variant. Formatted as \"os[/arch[/variant]]\""),
           .boolean("quiet", "q", "Suppress the load output"),
         ]
       }, run: load),
@@ -74,7 +75,8 @@ enum ImageCommands {
     let format = try OutputFormat(options.string("format"))
     var client = try Engine.connect(invocation.global)
     let rows = try ImageListing.rows(
-      try client.request(ImageList()), matching: invocation.arguments.first, filters: options.list("filter"))
+      try client.request(ImageList()), matching: invocation.arguments.first, filters: options.list("filter"),
+      showsDigests: options.boolean("digests"))
     if options.boolean("quiet"), case .table = format {
       var seen: Set<Digest> = []
       let ids = rows.map(\.image.id).filter { seen.insert($0).inserted }
@@ -95,7 +97,8 @@ enum ImageCommands {
       guard isatty(0) == 0 else { throw Failure("requested load from stdin, but stdin is empty") }
       archive = try OwnStreams.duplicate(0)
     }
-    let names = try follow(ImageLoad(archive: archive), invocation, isQuiet: invocation.options.boolean("quiet"))
+    let request = ImageLoad(archive: archive, platform: invocation.options.string("platform"))
+    let names = try follow(request, invocation, isQuiet: invocation.options.boolean("quiet"))
     for name in names {
       Console.line(name.hasPrefix("sha256:") ? "Loaded image ID: \(name)" : "Loaded image: \(name)")
     }

@@ -6,8 +6,10 @@ import Wire
 /// What the commands that move images share.
 enum ImageTransfer {
   /// Sends a request, shows its progress, and returns its reply.
+  ///
+  /// - Parameter isOwnCommand: what the engine could not reach is told as its answer; `run` has words of its own.
   static func follow<R: StreamRequest>(
-    _ request: R, _ global: GlobalOptions, output: Int32, isQuiet: Bool
+    _ request: R, _ global: GlobalOptions, output: Int32, isQuiet: Bool, isOwnCommand: Bool = false
   ) throws -> R.Reply where R.Element == ImageProgress {
     var client = try Engine.connect(global)
     let id = try client.send(request)
@@ -15,7 +17,7 @@ enum ImageTransfer {
     while true {
       switch try client.receive() {
       case .reply(id, let body): return try body.decode(R.Reply.self)
-      case .failure(id, let error): throw error
+      case .failure(id, let error): throw isOwnCommand ? Reports.answered(error) : error
       case .element(id, let body):
         if !isQuiet { view.show(try body.decode(ImageProgress.self)) }
       case .reply, .failure, .element: continue
@@ -27,13 +29,13 @@ enum ImageTransfer {
   @discardableResult
   static func pull(
     _ text: String, platform: String? = nil, allTags: Bool = false, _ global: GlobalOptions, output: Int32,
-    isQuiet: Bool
+    isQuiet: Bool, isOwnCommand: Bool = false
   ) throws -> [PulledImage] {
     let reference = try ImageReference(parsing: text)
     let request = ImagePull(
       reference: text, platform: platform.flatMap { $0.isEmpty ? nil : $0 }, allTags: allTags,
       credentials: try Credentials.credentials(for: reference.registry))
-    return try follow(request, global, output: output, isQuiet: isQuiet)
+    return try follow(request, global, output: output, isQuiet: isQuiet, isOwnCommand: isOwnCommand)
   }
 
   /// Where an archive goes: the file of `-o`, which appears when it is complete, or standard output.

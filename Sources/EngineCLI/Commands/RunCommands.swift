@@ -83,7 +83,9 @@ enum RunCommands {
     do {
       return try body()
     } catch let error as EngineError {
-      guard error.code == .notFound, error.message.hasPrefix("No such image"), options.string("pull") != "never",
+      // There is none of the name, or one for another platform than the one that was asked for.
+      let isMissing = error.message.hasPrefix("No such image") || error.message.hasPrefix("image with reference")
+      guard error.code == .notFound, isMissing, options.string("pull") != "never",
         !ContainerRequest.isImageID(image)
       else { throw error }
       Console.error("Unable to find image '\((try? ImageReference(parsing: image).familiar) ?? image)' locally")

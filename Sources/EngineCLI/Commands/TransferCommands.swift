@@ -28,12 +28,16 @@ enum TransferCommands {
       "save", "image save", usage: "[OPTIONS] IMAGE [IMAGE...]",
       summary: "Save one or more images to a tar archive (streamed to STDOUT by default)", arguments: .atLeast(1),
       flags: {
-        [.string("output", "o", "Write to a file, or to a directory as an OCI layout, instead of STDOUT")]
+        [
+          .string("output", "o", "Write to a file, or to a directory as an OCI layout, instead of STDOUT"),
+          .string("platform", nil, "Save only the given platform variant. Formatted as \"os[/arch[/variant]]\""),
+        ]
       },
       run: { invocation in
         try ImageTransfer.output(invocation.options.string("output"), takesDirectory: true) { output in
-          _ = try ImageTransfer.follow(
-            ImageSave(references: invocation.arguments, output: output), invocation.global, output: 2, isQuiet: true)
+          let request = ImageSave(
+            references: invocation.arguments, output: output, platform: invocation.options.string("platform"))
+          _ = try ImageTransfer.follow(request, invocation.global, output: 2, isQuiet: true)
         }
         return 0
       }),
@@ -82,7 +86,8 @@ enum TransferCommands {
     let reference = try ImageReference(parsing: text)
     if !allTags, !isQuiet, try ImageReference.isBare(text) { Console.line("Using default tag: latest") }
     try ImageTransfer.pull(
-      text, platform: options.string("platform"), allTags: allTags, invocation.global, output: 1, isQuiet: isQuiet)
+      text, platform: options.string("platform"), allTags: allTags, invocation.global, output: 1, isQuiet: isQuiet,
+      isOwnCommand: true)
     Console.line(allTags ? "\(reference.registry)/\(reference.repository)" : reference.description)
     return 0
   }
@@ -96,7 +101,7 @@ enum TransferCommands {
     if !allTags, !isQuiet, try ImageReference.isBare(text) { Console.line("Using default tag: latest") }
     let request = ImagePush(
       reference: text, allTags: allTags, credentials: try Credentials.credentials(for: reference.registry))
-    _ = try ImageTransfer.follow(request, invocation.global, output: 1, isQuiet: isQuiet)
+    _ = try ImageTransfer.follow(request, invocation.global, output: 1, isQuiet: isQuiet, isOwnCommand: true)
     if isQuiet { Console.line(allTags ? "\(reference.registry)/\(reference.repository)" : reference.description) }
     return 0
   }

@@ -6,6 +6,8 @@ enum ImageListing {
     var image: ImageDescription
     var repository = "<none>"
     var tag = "<none>"
+    /// What the registry has under the name.
+    var digest: Digest?
   }
 
   private static let fields: [Listing.Column] = [
@@ -18,11 +20,12 @@ enum ImageListing {
   /// - Parameters:
   ///   - name: a repository, with or without a tag; `*` stands for any characters but a slash.
   ///   - filters: `dangling`, `label`, `reference`, `before`, `since`.
+  ///   - showsDigests: each digest that no tag has is a row of its own.
   /// - Throws: `invalidArgument` for another filter.
   static func rows(
-    _ images: [ImageDescription], matching name: String?, filters: [String]
+    _ images: [ImageDescription], matching name: String?, filters: [String], showsDigests: Bool = false
   ) throws(EngineError) -> [Row] {
-    var rows = images.sorted { created($0) > created($1) }.flatMap(Self.rows)
+    var rows = images.sorted { created($0) > created($1) }.flatMap { Self.rows($0, showsDigests) }
     if let name { rows.removeAll { !matches($0, name) } }
     for text in filters {
       let pair = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
@@ -50,21 +53,25 @@ enum ImageListing {
 
   private static func created(_ image: ImageDescription) -> Timestamp { image.configuration.created ?? image.stored }
 
-  private static func rows(_ image: ImageDescription) -> [Row] {
-    let named = image.references.sorted().map { name -> Row in
+  private static func rows(_ image: ImageDescription, _ showsDigests: Bool) -> [Row] {
+    var rows = image.references.sorted().map { name -> Row in
+      let digest = image.referenceDigests?[name]
       guard let colon = name.lastIndex(of: ":"), !name[colon...].contains("/") else {
-        return Row(image: image, repository: name)
+        return Row(image: image, repository: name, digest: digest)
       }
-      return Row(image: image, repository: String(name[..<colon]), tag: String(name[name.index(after: colon)...]))
+      return Row(
+        image: image, repository: String(name[..<colon]), tag: String(name[name.index(after: colon)...]),
+        digest: digest)
     }
-    if !named.isEmpty { return named }
-    // One that lost its tag, but is known by digest in a repository.
-    var repositories: [String] = []
-    for digest in image.repositoryDigests {
-      let repository = String(digest.prefix { $0 != "@" })
-      if !repositories.contains(repository) { repositories.append(repository) }
+    if !rows.isEmpty && !showsDigests { return rows }
+    // What lost its tag, or never had one, but is known by digest in a repository.
+    for text in image.repositoryDigests {
+      let repository = String(text.prefix { $0 != "@" })
+      let digest = Digest(String(text.dropFirst(repository.count + 1)))
+      let isShown = rows.contains { $0.repository == repository && ($0.digest == digest || !showsDigests) }
+      if !isShown { rows.append(Row(image: image, repository: repository, digest: digest)) }
     }
-    return repositories.isEmpty ? [Row(image: image)] : repositories.map { Row(image: image, repository: $0) }
+    return rows.isEmpty ? [Row(image: image)] : rows
   }
 
   private static func matches(_ row: Row, _ pattern: String) -> Bool {
@@ -89,11 +96,10 @@ enum ImageListing {
       rows: rows.map { row in
         let created = row.image.configuration.created
         let size = HumanText.size(row.image.size)
-        let digest = row.image.repositoryDigests.first { $0.hasPrefix("\(row.repository)@") }
         return [
           "Repository": row.repository,
           "Tag": row.tag,
-          "Digest": digest.map { String($0.dropFirst(row.repository.count + 1)) } ?? "<none>",
+          "Digest": row.digest?.description ?? "<none>",
           "ID": truncates ? row.image.id.short : row.image.id.description,
           "CreatedSince": created.map { HumanText.ago($0, now: now) } ?? "N/A",
           "CreatedAt": created.map { HumanText.localTime($0) } ?? "N/A",

@@ -7,7 +7,7 @@ enum ImageInspection {
     var members: [JSONValue.Member] = [
       .init("Id", .string(image.id.description)),
       .init("RepoTags", .strings(image.references)),
-      .init("RepoDigests", .strings(image.repositoryDigests)),
+      .init("RepoDigests", .strings(image.repositoryDigests.sorted())),
       .init("Parent", ""),
       .init("Comment", .string(configuration.history?.last?.comment ?? "")),
       .init("Created", .string((configuration.created ?? .never).description)),

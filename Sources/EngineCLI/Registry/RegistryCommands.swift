@@ -72,7 +72,7 @@ enum RegistryCommands {
     _ credentials: RegistryCredentials, _ registry: String, _ store: CredentialStore, _ global: GlobalOptions
   ) throws -> Int32 {
     var client = try Engine.connect(global)
-    let reply = try client.request(RegistryLogin(registry: registry, credentials: credentials))
+    let reply = try ask(&client, RegistryLogin(registry: registry, credentials: credentials))
     var kept = credentials
     if let token = reply.identityToken, !token.isEmpty {
       kept.identityToken = token
@@ -85,6 +85,18 @@ enum RegistryCommands {
     }
     Console.line("Login Succeeded")
     return 0
+  }
+
+  /// A registry that cannot be reached is told as the engine's answer.
+  private static func ask<R: Request>(_ client: inout Client, _ request: R) throws -> R.Reply {
+    let id = try client.send(request)
+    while true {
+      switch try client.receive() {
+      case .reply(id, let body): return try body.decode(R.Reply.self)
+      case .failure(id, let error): throw Reports.answered(error)
+      case .reply, .failure, .element: continue
+      }
+    }
   }
 
   private static func logout(_ invocation: borrowing Invocation) throws -> Int32 {
@@ -112,7 +124,8 @@ enum RegistryCommands {
     let (registry, term) = split(invocation.arguments[0])
     let credentials = try Credentials.credentials(for: registry)
     var client = try Engine.connect(invocation.global)
-    let found = try client.request(
+    let found = try ask(
+      &client,
       RegistrySearch(registry: registry, term: term, limit: limit == 0 ? 25 : limit, credentials: credentials))
     let shown = found.filter { filter.accepts($0) }.enumerated()
       .sorted { ($1.element.stars, $0.offset) < ($0.element.stars, $1.offset) }.map(\.element)
