@@ -29,9 +29,6 @@ struct Foreground: ~Copyable {
   private var isStarted = false
   private var waiting: [Int32] = []
   private var impatience = 0
-  /// When to give up after a signal for which there is no container yet (nanoseconds of CLOCK_MONOTONIC), and with which
-  /// exit status.
-  private var surrender: (time: Int64, status: Int32)?
   private let trace: CommandTrace?
 
   init(
@@ -103,13 +100,7 @@ struct Foreground: ~Copyable {
       pollfd(fd: client.descriptor, events: Int16(POLLIN), revents: 0),
       pollfd(fd: signals.descriptor, events: Int16(POLLIN), revents: 0),
     ]
-    var timeout: Int32 = -1
-    if let surrender, container == nil {
-      let now = MonotonicClock.now
-      if now >= surrender.time { throw Failure("", status: surrender.status) }
-      timeout = Int32((surrender.time - now) / 1_000_000 + 1)
-    }
-    try SystemCallError.check("poll") { poll(&events, 2, timeout) }
+    try SystemCallError.check("poll") { poll(&events, 2, -1) }
     if events[1].revents != 0 {
       while let signal = signals.next() { try handle(signal) }
     }
@@ -124,11 +115,7 @@ struct Foreground: ~Copyable {
     if signal == SIGINT || signal == SIGTERM {
       impatience += 1
       if impatience >= 3 && !isStarted { throw Failure("", status: 128 + signal) }
-      if container == nil {
-        // It may run already, and show so, while the word of it is still on its way.
-        if impatience >= 2 { throw Failure("", status: 128 + signal) }
-        surrender = (MonotonicClock.now + 1_000_000_000, 128 + signal)
-      }
+      if container == nil { throw Failure("", status: 128 + signal) }
     }
     if isStarted { try forward(signal) } else { waiting.append(signal) }
   }
