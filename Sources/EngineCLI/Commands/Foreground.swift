@@ -101,10 +101,9 @@ struct Foreground: ~Copyable {
       pollfd(fd: signals.descriptor, events: Int16(POLLIN), revents: 0),
     ]
     try SystemCallError.check("poll") { poll(&events, 2, -1) }
-    if events[1].revents != 0 {
-      while let signal = signals.next() { try handle(signal) }
-    }
-    if events[0].revents != 0 { try client.receiveAvailable() }
+    // What the engine said first: whoever sends a signal may have seen the container, of which it tells before.
+    if events[0].revents != 0 { return try client.receiveAvailable() }
+    while let signal = signals.next() { try handle(signal) }
   }
 
   private mutating func handle(_ signal: Int32) throws {
