@@ -34,11 +34,18 @@ final class EventLoop {
   func watch(_ descriptor: Int32, _ events: UInt32, _ handler: @escaping Handler) {
     var event = epoll_event(events: events, data: epoll_data(fd: descriptor))
     let result = epoll_ctl(epoll.number, EPOLL_CTL_ADD, descriptor, &event)
-    let isAlwaysReady = result != 0 && errno == EPERM
+    // Files and /dev/null cannot be waited for (epoll_ctl(2)); what can be is not taken for one of them.
+    let isAlwaysReady = result != 0 && errno == EPERM && !isStream(descriptor)
     // Deaf to its container or its engine, a shim would hang with both; its end takes the container along, and is told.
     if result != 0 && !isAlwaysReady && errno != EEXIST { _exit(1) }
     watched[descriptor] = Watched(handler: handler, events: events, isAlwaysReady: isAlwaysReady)
     if isAlwaysReady && events != 0 { ready.insert(descriptor) }
+  }
+
+  private func isStream(_ descriptor: Int32) -> Bool {
+    var status = stat()
+    guard fstat(descriptor, &status) == 0 else { return false }
+    return status.st_mode & S_IFMT == S_IFSOCK || status.st_mode & S_IFMT == S_IFIFO
   }
 
   /// Tells nothing until `change`, not even the end of the other side, which epoll would repeat for ever.
