@@ -120,7 +120,7 @@ let benchmarks: [Target] = [
       "BridgeNetworkPlugin", "NetworkCatalogPlugin", "CgroupsPlugin", "OverlaySnapshotsPlugin", "LinuxRuntimePlugin",
     ]),
   // What `engine bench` becomes: it links the drivers that it measures, which the CLI must not.
-  .executableTarget(name: "engine-bench", dependencies: ["EngineBench"]),
+  .executableTarget(name: "engine-bench", dependencies: ["EngineBench"], linkerSettings: staticLibraries),
   .executableTarget(
     name: "engine-benchmarks", dependencies: ["BenchmarkSupport", "CLinux", "Contracts", "Wire"],
     path: "Benchmarks/EndToEnd"),
