@@ -230,19 +230,6 @@ struct ExampleConformanceTests {
     for point in points { #expect(point.fault == nil, "\(name): \(point)") }
     try Files.removeTree(directory)
   }
-
-  @Test func theKitFindsWhatIsWrong() async throws {
-    let directory = NSTemporaryDirectory() + "faulty-\(UUID().uuidString.prefix(8))"
-    let points = try await offThePool {
-      let session = try DriverSession(
-        [TestDrivers.directory.appendingPathComponent("faulty-volume").path], directory: directory)
-      defer { session.end() }
-      return try await Conformance.examine(session, role: "volume", ConformanceSettings(driver: "faulty-volume"))
-    }
-    #expect(
-      points.filter { $0.fault != nil }.map(\.name) == ["remove in use", "unknown option", "oversized reply"])
-    try Files.removeTree(directory)
-  }
 }
 
 /// Runs what blocks on threads of its own: the other tests share a pool of one thread a core.
