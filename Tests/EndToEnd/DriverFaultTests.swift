@@ -57,9 +57,9 @@ extension EndToEnd {
         "liar":
           "the driver \"liar\" answered \"volume.driver.mount\" for the volume data with the path /nowhere/at/all",
         "crasher":
-          "the driver crasher did not go on before it answered \"volume.driver.mount\": it ended with exit status 7",
+          "the driver crasher failed at \"volume.driver.mount\": it ended with exit status 7; it said: about to crash",
         "hanger": "the driver hanger did not answer \"volume.driver.mount\" within 2.0 seconds",
-        "flooder": "the driver flooder did not go on before it answered \"volume.driver.mount\": it sent 100 messages",
+        "flooder": "the driver flooder failed at \"volume.driver.mount\": it sent 100 messages",
       ]
       for (driver, words) in expected.sorted(by: { $0.key < $1.key }) {
         let outcome = fixture.engine(

@@ -164,7 +164,7 @@ enum SystemCommands {
     let state =
       switch plugin.state {
       case .waiting: "waiting"
-      case .running: "running"
+      case .running: plugin.note.map { "running: \($0)" } ?? "running"
       case .skipped(let reason): "skipped: \(reason)"
       case .failed(let reason): "failed: \(reason)"
       case .stopped: "stopped"

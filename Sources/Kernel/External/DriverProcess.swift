@@ -28,13 +28,17 @@ final class DriverProcess: Sendable {
     var status = PluginStatus.State.waiting
     var reason = "it is being started"
     var starts = 0
+    /// Whether the process is to be ended for good, and why.
     var isStopping = false
+    var stopReason = "the engine ends"
     /// Why the process is to be ended.
     var verdict: String?
     var missedDeadlines = 0
   }
 
   let driver: ExternalDriver
+  /// Where it was found, when that is a plugin directory.
+  private let file: String?
   private let bus: Bus
   private let instance: Instance
   private let log: Logger
@@ -44,8 +48,9 @@ final class DriverProcess: Sendable {
   /// Resolved at the first successful handshake, or when the first start has failed.
   let settled = Once<Void>()
 
-  init(_ driver: ExternalDriver, bus: Bus, instance: Instance) throws(SystemCallError) {
+  init(_ driver: ExternalDriver, file: String? = nil, bus: Bus, instance: Instance) throws(SystemCallError) {
     self.driver = driver
+    self.file = file
     self.bus = bus
     self.instance = instance
     log = Logger(label: driver.name)
@@ -61,6 +66,24 @@ final class DriverProcess: Sendable {
     poke()
   }
 
+  /// Whether it does not run, and its file is no longer in the plugin directory.
+  var isGone: Bool {
+    guard let file, !Files.exists(file) else { return false }
+    return state.withLock { $0.status != .running }
+  }
+
+  /// Gives up a driver that is gone.
+  func forget() {
+    let reason = "its file \(file ?? "") is gone"
+    state.withLock { state in
+      state.isStopping = true
+      state.stopReason = reason
+    }
+    poke()
+    bus.unregister(owner: driver.name, reason: nil)
+    log.notice("the driver \(driver.name) is forgotten: \(reason)")
+  }
+
   /// Ends the process and returns when it is gone.
   func stop() async {
     let wasStarted = state.withLock { state in
@@ -72,12 +95,13 @@ final class DriverProcess: Sendable {
   }
 
   var status: PluginStatus {
-    state.withLock { state in
+    let note = file.flatMap { Files.exists($0) ? nil : "its file is gone, so it is not started again" }
+    return state.withLock { state in
       PluginStatus(
         name: driver.name, role: state.description?.role ?? driver.role, driver: state.description?.driver ?? "",
         version: state.description?.version ?? "", state: state.status,
         capabilities: state.description?.capabilities ?? [], command: driver.command, pid: state.pid,
-        restarts: max(0, state.starts - 1))
+        restarts: max(0, state.starts - 1), note: note)
     }
   }
 
@@ -119,7 +143,7 @@ final class DriverProcess: Sendable {
     }
     state.withLock { state in
       state.status = .stopped
-      state.reason = "the engine ends"
+      state.reason = state.stopReason
       state.pid = 0
     }
     settled.resolve(())
@@ -189,9 +213,13 @@ final class DriverProcess: Sendable {
       state.reason = reason
       state.status = .failed(reason: reason)
     }
+    let said = errors.lastLine.map { "; it said: \($0)" } ?? ""
+    let name = driver.name
     link.end { message in
-      let place = message.isEmpty ? "" : " before it answered \"\(message)\""
-      return EngineError(.unavailable, "the driver \(self.driver.name) did not go on\(place): \(reason)")
+      let place = message.isEmpty ? "" : " at \"\(message)\""
+      return EngineError(
+        .unavailable,
+        "the driver \(name) failed\(place): \(reason)\(said); it is started again ('engine plugin inspect \(name)')")
     }
     return reason
   }
@@ -231,8 +259,8 @@ final class DriverProcess: Sendable {
           var value: UInt64 = 0
           _ = read(events[index].fd, &value, 8)
         }
-        let (stops, verdict) = state.withLock { ($0.isStopping, $0.verdict) }
-        if stops { return "the engine ends" }
+        let (stops, reason, verdict) = state.withLock { ($0.isStopping, $0.stopReason, $0.verdict) }
+        if stops { return reason }
         if let verdict { return verdict }
         if events[0].revents & Int16(POLLOUT) != 0 { try link.flush() }
         if events[0].revents & Int16(POLLIN | POLLHUP) != 0 {
@@ -331,6 +359,7 @@ final class DriverProcess: Sendable {
       throw EngineError(
         .conflict, "it was the \(former.role) driver \(former.driver) and is \(reply.role) driver \(reply.driver) now")
     }
+    if state.withLock({ $0.isStopping }) { throw EngineError(.cancelled, "it is not wanted any more") }
     if former == nil { try register(role, reply.driver) }
     state.withLock { state in
       guard state.link === link else { return }
