@@ -121,7 +121,10 @@ extension NetworkCatalogPlugin {
     // Without an entry in the journal no driver has been asked.
     if !attachment.journal.isEmpty {
       for driver in attachment.drivers.reversed() {
-        _ = try await call.request(NetworkDriverDetach(container: container), driver: driver)
+        let detach = NetworkDriverDetach(container: container)
+        if try await !host.bus.release(detach, role: "network", driver: driver, call) {
+          host.log.warning("the driver \(driver) is gone, so it is not told that \(container.short) left its networks")
+        }
         FaultPoint.reach("networks.detach.disconnected")
       }
       try host.journal.end(attachment.journal)
