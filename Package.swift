@@ -124,8 +124,8 @@ let testTargets: [Target] = [
       "PluginKit", "CNINetworkPlugin", "DockerVolumePlugin", "LocalVolumePlugin", "BindVolumePlugin",
       "TmpfsVolumePlugin",
       "BridgeNetworkPlugin",
-      "NoneNetworkPlugin", "HostNetworkPlugin", "JSONFileLogsPlugin", "Kernel", "Wire", "Contracts", "LinuxSystem",
-      "CLinux",
+      "NoneNetworkPlugin", "HostNetworkPlugin", "JSONFileLogsPlugin", "OverlaySnapshotsPlugin", "Kernel", "Wire",
+      "Contracts", "LinuxSystem", "CLinux",
     ]),
   tests("EngineCLITests", "EngineCLI", ["EngineCLI", "Contracts"]),
   tests(

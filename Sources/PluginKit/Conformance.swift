@@ -67,6 +67,7 @@ public enum Conformance {
     case DriverRole.volume.name: await VolumeConformance(subject: subject, settings: settings, points: points).run()
     case DriverRole.network.name: await NetworkConformance(subject: subject, settings: settings, points: points).run()
     case DriverRole.log.name: await LogConformance(subject: subject, settings: settings, points: points).run()
+    case DriverRole.snapshot.name: await SnapshotConformance(subject: subject, points: points).run()
     default: throw EngineError(.unsupported, "there is no conformance kit for the role \"\(role)\"")
     }
     await points.cleanUp()
