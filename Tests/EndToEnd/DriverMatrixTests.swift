@@ -145,6 +145,63 @@ extension EndToEnd {
       _ = fixture.engine("volume", "rm", "data")
     }
 
+    /// Published ports by Debian's portmap, and CHECK by its other plugins: portmap's looks for rules of IPv6 that its
+    /// ADD did not make, so its list says `disableCheck`.
+    @Test(
+      .enabled(
+        if: access("/usr/lib/cni/portmap", X_OK) == 0 && access("/usr/sbin/iptables", X_OK) == 0,
+        "needs containernetworking-plugins and iptables"))
+    func publishedPortsOfCNI() throws {
+      let fixture = try Fixture()
+      defer { fixture.end() }
+      try fixture.importBusybox()
+      let directory = fixture.directory
+      try FileManager.default.createDirectory(atPath: "\(directory)/cni", withIntermediateDirectories: true)
+      try """
+      {"cniVersion": "1.0.0", "name": "theirs", "disableCheck": true, "plugins": [
+        {"type": "bridge", "bridge": "cni-e2e", "isGateway": true, "ipMasq": true,
+         "ipam": {"type": "host-local", "dataDir": "\(directory)/leases", "subnet": "10.88.7.0/24",
+                  "routes": [{"dst": "0.0.0.0/0"}]}},
+        {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true}]}
+      """.write(toFile: "\(directory)/cni/10-theirs.conflist", atomically: true, encoding: .utf8)
+      try """
+      {"cniVersion": "1.0.0", "name": "checked", "plugins": [
+        {"type": "bridge", "bridge": "cni-e2e2", "isGateway": true,
+         "ipam": {"type": "host-local", "dataDir": "\(directory)/leases", "subnet": "10.88.8.0/24"}},
+        {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}}]}
+      """.write(toFile: "\(directory)/cni/20-checked.conflist", atomically: true, encoding: .utf8)
+      try Self.configure(
+        fixture, "[plugins.network-cni]\nconfiguration_directories = [\"\(directory)/cni\"]\n")
+      let run = fixture.engine(
+        [
+          "run", "-d", "--name", "web", "--network", "cni", "-p", "8080:80", "bb", "httpd", "-f", "-p", "80", "-h",
+          "/data",
+        ])
+      #expect(run.status == 0, "\(run)")
+      #expect(fixture.succeed("port", "web") == "80/tcp -> 0.0.0.0:8080")
+      var page = Outcome(status: -1, output: "", errors: "")
+      Fixture.eventually {
+        page = fixture.fetch("http://127.0.0.1:8080/page")
+        return page.text == "from the image"
+      }
+      #expect(page.text == "from the image", "\(page)")
+      fixture.succeed("network", "create", "-d", "cni", "-o", "config=checked", "lab")
+      fixture.succeed("run", "-d", "--name", "other", "--network", "lab", "bb", "sleep", "1000")
+      fixture.expectClean()
+      fixture.succeed("exec", "--privileged", "other", "ip", "addr", "flush", "dev", "eth0")
+      let check = fixture.engine("system", "check")
+      #expect(check.status == 1 && check.output.contains("the CNI plugin \"bridge\" failed at CHECK"), "\(check)")
+      fixture.succeed("rm", "-f", "web", "other")
+      fixture.succeed("network", "rm", "lab")
+      fixture.expectClean()
+      let rules = fixture.host(["iptables-save", "-t", "nat"]).output
+      #expect(!rules.contains("8080"), "\(rules)")
+      for list in ["theirs", "checked"] {
+        let leases = try FileManager.default.contentsOfDirectory(atPath: "\(directory)/leases/\(list)")
+        #expect(!leases.contains { $0.hasPrefix("10.") }, "\(leases)")
+      }
+    }
+
     /// The engine's own logs and somebody else's, of one container definition.
     @Test func logs() throws {
       let fixture = try Fixture()

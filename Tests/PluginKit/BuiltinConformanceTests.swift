@@ -54,7 +54,7 @@ final class BuiltinSubject: ConformanceSubject {
     life.withLock { $0 = Life(bus: bus, plugin: plugin) }
   }
 
-  private var bus: Bus {
+  var bus: Bus {
     get throws(EngineError) {
       guard let bus = life.withLock({ $0?.bus }) else { throw EngineError(.unavailable, "the plugin has ended") }
       return bus
