@@ -103,6 +103,7 @@ public final class NetworkCatalogPlugin: Plugin {
         host.log.warning("the network \(definition.name) is not available: \(error)")
       }
     }
+    await takeBackOwed(by: driver)
   }
 
   // MARK: Start

@@ -80,6 +80,7 @@ extension NetworkCatalogPlugin {
       return definition
     }
     do throws(EngineError) {
+      await takeBackOwed(by: definition.driver)
       try await refuseWhileInUse(definition, call)
       let entries = try host.journal.begin(
         plugin: Self.manifest.name, [(kind: "removal", object: try Self.text(definition))])
