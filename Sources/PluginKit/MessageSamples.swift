@@ -58,7 +58,8 @@ public enum MessageSamples {
       try sample(
         LogRead(
           container: container, output: descriptor(), error: descriptor(), follow: true, running: descriptor(),
-          tail: 100, since: nil, until: nil, timestamps: false)),
+          tail: 100, since: Timestamp(nanoseconds: 1_790_000_000_000_000_000),
+          until: Timestamp(nanoseconds: 1_790_000_060_500_000_000), timestamps: false)),
       try sample(LogRemove(container: container), Done()),
     ] + (try snapshots(container))
   }

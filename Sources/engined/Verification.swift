@@ -21,7 +21,8 @@ enum Verification {
     }
     let directory = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
     defer { try? Files.removeTree(directory) }
-    let absolute = path.hasPrefix("/") ? path : "\(currentDirectory())/\(path)"
+    let relative = path.hasPrefix("./") ? String(path.dropFirst(2)) : path
+    let absolute = path.hasPrefix("/") ? path : "\(currentDirectory())/\(relative)"
     let result = Once<Result<Int, EngineError>>()
     let interruption: OneTimeEvent
     do {
