@@ -12,12 +12,7 @@ extension EndToEnd {
       defer { fixture.end() }
       try fixture.importBusybox()
       let directory = fixture.directory
-      try FileManager.default.createDirectory(atPath: "\(directory)/cni", withIntermediateDirectories: true)
-      try """
-      {"cniVersion": "1.0.0", "name": "theirs", "plugins": [
-        {"type": "bridge", "bridge": "cni-e2e", "isGateway": true,
-         "ipam": {"type": "host-local", "dataDir": "\(directory)/leases", "subnet": "10.88.7.0/24"}}]}
-      """.write(toFile: "\(directory)/cni/10-theirs.conflist", atomically: true, encoding: .utf8)
+      try DriverMatrix.writeList(fixture, "theirs", subnet: 7)
       let configuration = "[plugins.network-cni]\nconfiguration_directories = [\"\(directory)/cni\"]\n"
       try DriverMatrix.configure(fixture, configuration)
       for point in ["network-cni.attach.recorded", "network-cni.attach.added", "network-cni.detach.deleted"] {

@@ -21,6 +21,20 @@ extension EndToEnd {
       _ = Fixture.command(["rm", "-f", "/run/engine/\(fixture.runtimeHash)/configuration"])
     }
 
+    /// A CNI list of Debian's bridge with the subnet 10.88.SUBNET.0/24, and another plugin after it.
+    static func writeList(
+      _ fixture: Fixture, _ name: String, subnet: Int, then plugin: String? = nil, _ members: String = ""
+    ) throws {
+      let directory = "\(fixture.directory)/cni"
+      try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+      try """
+      {"cniVersion": "1.0.0", "name": "\(name)", \(members) "plugins": [
+        {"type": "bridge", "bridge": "cni-e2e\(subnet)", "isGateway": true,
+         "ipam": {"type": "host-local", "dataDir": "\(fixture.directory)/leases", "subnet": "10.88.\(subnet).0/24",
+                  "routes": [{"dst": "0.0.0.0/0"}]}}\(plugin.map { ", " + $0 } ?? "")]}
+      """.write(toFile: "\(directory)/\(name).conflist", atomically: true, encoding: .utf8)
+    }
+
     static func run(_ fixture: Fixture, sourceLocation: SourceLocation = #_sourceLocation) {
       let outcome = fixture.engine(container)
       #expect(outcome.status == 0, "\(outcome)", sourceLocation: sourceLocation)
@@ -98,14 +112,8 @@ extension EndToEnd {
       defer { fixture.end() }
       try fixture.importBusybox()
       let directory = fixture.directory
-      try FileManager.default.createDirectory(atPath: "\(directory)/cni", withIntermediateDirectories: true)
-      try """
-      {"cniVersion": "1.0.0", "name": "theirs", "plugins": [
-        {"type": "bridge", "bridge": "cni-e2e", "isGateway": true,
-         "ipam": {"type": "host-local", "dataDir": "\(directory)/leases", "subnet": "10.88.7.0/24",
-                  "routes": [{"dst": "0.0.0.0/0"}]}},
-        {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}}]}
-      """.write(toFile: "\(directory)/cni/10-theirs.conflist", atomically: true, encoding: .utf8)
+      try Self.writeList(
+        fixture, "theirs", subnet: 7, then: "{\"type\": \"tuning\", \"sysctl\": {\"net.core.somaxconn\": \"500\"}}")
       for (network, prefix) in [("bridge", "172."), ("none", ""), ("python", "10.213."), ("cni", "10.88.7.")] {
         try Self.configure(
           fixture,
@@ -155,21 +163,14 @@ extension EndToEnd {
       let fixture = try Fixture()
       defer { fixture.end() }
       try fixture.importBusybox()
+      try Self.writeList(
+        fixture, "theirs", subnet: 7,
+        then: "{\"type\": \"portmap\", \"capabilities\": {\"portMappings\": true}, \"snat\": true}",
+        "\"disableCheck\": true,")
+      try Self.writeList(
+        fixture, "with-checks", subnet: 8, then: "{\"type\": \"tuning\", \"sysctl\": {\"net.core.somaxconn\": \"500\"}}"
+      )
       let directory = fixture.directory
-      try FileManager.default.createDirectory(atPath: "\(directory)/cni", withIntermediateDirectories: true)
-      try """
-      {"cniVersion": "1.0.0", "name": "theirs", "disableCheck": true, "plugins": [
-        {"type": "bridge", "bridge": "cni-e2e", "isGateway": true, "ipMasq": true,
-         "ipam": {"type": "host-local", "dataDir": "\(directory)/leases", "subnet": "10.88.7.0/24",
-                  "routes": [{"dst": "0.0.0.0/0"}]}},
-        {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true}]}
-      """.write(toFile: "\(directory)/cni/10-theirs.conflist", atomically: true, encoding: .utf8)
-      try """
-      {"cniVersion": "1.0.0", "name": "checked", "plugins": [
-        {"type": "bridge", "bridge": "cni-e2e2", "isGateway": true,
-         "ipam": {"type": "host-local", "dataDir": "\(directory)/leases", "subnet": "10.88.8.0/24"}},
-        {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}}]}
-      """.write(toFile: "\(directory)/cni/20-checked.conflist", atomically: true, encoding: .utf8)
       try Self.configure(
         fixture, "[plugins.network-cni]\nconfiguration_directories = [\"\(directory)/cni\"]\n")
       let run = fixture.engine(
@@ -185,7 +186,7 @@ extension EndToEnd {
         return page.text == "from the image"
       }
       #expect(page.text == "from the image", "\(page)")
-      fixture.succeed("network", "create", "-d", "cni", "-o", "config=checked", "lab")
+      fixture.succeed("network", "create", "-d", "cni", "-o", "config=with-checks", "lab")
       fixture.succeed("run", "-d", "--name", "other", "--network", "lab", "bb", "sleep", "1000")
       fixture.expectClean()
       fixture.succeed("exec", "--privileged", "other", "ip", "addr", "flush", "dev", "eth0")
@@ -196,7 +197,7 @@ extension EndToEnd {
       fixture.expectClean()
       let rules = fixture.host(["iptables-save", "-t", "nat"]).output
       #expect(!rules.contains("8080"), "\(rules)")
-      for list in ["theirs", "checked"] {
+      for list in ["theirs", "with-checks"] {
         let leases = try FileManager.default.contentsOfDirectory(atPath: "\(directory)/leases/\(list)")
         #expect(!leases.contains { $0.hasPrefix("10.") }, "\(leases)")
       }
