@@ -92,6 +92,39 @@ struct ConfigurationReader {
       default: readDrivers(inner, manifests)
       }
     }
+    warnOfUnknownDefaults(manifests)
+  }
+
+  /// A default that nothing known answers for may still be found when the engine runs, so it is no error.
+  private mutating func warnOfUnknownDefaults(_ manifests: [PluginManifest]) {
+    for (role, driver) in configuration.defaults.sorted(by: { $0.key < $1.key }) where !driver.isEmpty {
+      let builtin = manifests.filter { manifest in
+        manifest.role == role && !manifest.driver.isEmpty && configuration.isEnabled(manifest.name)
+      }
+      let outside = configuration.drivers.filter { $0.role.isEmpty || $0.role == role }.map(\.name)
+      let known = Set(builtin.map(\.driver) + outside + driversInDirectories())
+      if known.contains(driver) { continue }
+      let place = ["defaults", role]
+      let other =
+        role == "network"
+        ? "it can only be the name of a network then, or that of a driver that"
+        : "the engine can only use it if a driver of this name"
+      let text =
+        "warning: defaults.\(role) names no driver that is known: \"\(driver)\"; there is: "
+        + "\(known.sorted().joined(separator: ", ")); \(other) is put into a plugin directory"
+      configuration.warnings.append("\(path):\(locator.line(of: place)): \(text)")
+    }
+  }
+
+  /// The names of the files in the plugin directories; a relative one is looked for beside the file, where that is the
+  /// instance's own.
+  private func driversInDirectories() -> [String] {
+    guard case .list(let directories) = configuration.engine("plugin_directories") else { return [] }
+    let beside = path.lastIndex(of: "/").map { String(path[...$0]) } ?? ""
+    return directories.flatMap { directory in
+      ((try? Files.list(directory.hasPrefix("/") ? directory : beside + directory)) ?? [])
+        .compactMap(ExternalDriver.name(ofFile:))
+    }
   }
 
   private mutating func readPlugins(_ table: TOMLTable, _ manifests: [PluginManifest]) {
@@ -134,8 +167,13 @@ struct ConfigurationReader {
         complain(place, "\"\(name)\" is the name of a built-in plugin; choose another one for the driver")
       }
       let read = values(inner, place, EngineConfiguration.driverKeys, alsoTables: ["options"])
+      let isEnabled = read["enabled"] != .flag(false)
+      if !isEnabled { configuration.disabledDrivers.insert(name) }
       guard case .list(let command) = read["command"], let executable = command.first else {
-        complain(place, "drivers.\(name) needs command = [\"/path/of/the/driver\", ...]")
+        // One of another type has been complained about; one that is not started needs none.
+        if isEnabled, inner["command"]?.type ?? .array == .array {
+          complain(place, "drivers.\(name) needs command = [\"/path/of/the/driver\", ...]")
+        }
         continue
       }
       if !executable.hasPrefix("/") {
@@ -158,7 +196,7 @@ struct ConfigurationReader {
           complain(place + ["options"], "drivers.\(name).options must be a table")
         }
       }
-      if read["enabled"] != .flag(false) { configuration.drivers.append(driver) }
+      if isEnabled { configuration.drivers.append(driver) }
     }
   }
 

@@ -319,8 +319,8 @@ public final class Bus: Sendable {
     }
   }
 
-  /// Forgets every handler of a plugin; afterwards its messages are answered with `reason`.
-  func unregister(owner: String, reason: String) {
+  /// Forgets every handler of a plugin; afterwards its messages are answered with `reason`, where there is one.
+  func unregister(owner: String, reason: String?) {
     routes.withLock { routes in
       for (key, handler) in routes.handlers where handler.owner == owner { routes.handlers[key] = nil }
       for (name, drivers) in routes.names {
@@ -341,6 +341,28 @@ public final class Bus: Sendable {
   /// Whether a driver answers a message.
   public func answers<M: Message>(_ type: M.Type, driver: String) -> Bool {
     routes.withLock { $0.handlers[Key(type: ObjectIdentifier(type), driver: driver)] != nil }
+  }
+
+  /// Asks a driver to let go of something. One that is gone has let go: it neither answers, nor is there a plugin of its
+  /// name that may yet, and where it comes back it begins anew.
+  ///
+  /// - Returns: false where the driver is gone.
+  public func release<R: Request>(
+    _ request: R, role: String, driver: String, _ call: Call
+  ) async throws(EngineError) -> Bool {
+    await publishWanted(R.self, role: role, driver: driver)
+    do throws(EngineError) {
+      _ = try await call.request(request, driver: driver)
+      return true
+    } catch {
+      let isGone = error.code == .notFound && !answers(R.self, driver: driver)
+      if isGone, await !isKnown(driver: driver) { return false }
+      throw error
+    }
+  }
+
+  private func isKnown(driver name: String) async -> Bool {
+    ((try? await request(PluginList())) ?? []).contains { $0.name == name || $0.driver == name }
   }
 
   /// What is known of a driver that does not answer: ` (it ended with exit status 1; ...)`, or nothing.

@@ -225,12 +225,16 @@ extension PluginManager {
   /// - Parameter shutdown: ends the process after the reply has been sent.
   public func answerKernelMessages(shutdown: @escaping @Sendable () -> Void) throws(EngineError) {
     let registrar = Registrar(bus: bus, manifest: PluginManifest(name: "kernel", role: "kernel"))
-    try registrar.answer(PluginList.self) { (_, _) async throws(EngineError) in self.statuses }
+    try registrar.answer(PluginList.self) { (_, _) async throws(EngineError) in
+      await self.external.withLock { $0 }?.look()
+      return self.statuses
+    }
     try registrar.answer(TraceRead.self) { (request, call) async throws(EngineError) in
       call.bus.traces.take(request.trace)
     }
     try registrar.answer(PluginInspect.self) { (request, _) async throws(EngineError) in
-      try self.inspect(request.plugin)
+      await self.external.withLock { $0 }?.look()
+      return try self.inspect(request.plugin)
     }
     try registrar.answer(SystemShutdown.self) { (_, call) async throws(EngineError) in
       _ = call.bus.timekeeper.schedule(after: .milliseconds(10), shutdown)

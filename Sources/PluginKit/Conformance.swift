@@ -12,6 +12,23 @@ public protocol ConformanceSubject: Sendable {
   func askAndKill<R: Request>(_ request: R) async throws(EngineError)
   /// Ends the driver and starts it again.
   func restart() async throws(EngineError)
+  /// After a point that failed: starts a driver again that has ended, hangs, or no longer speaks the protocol.
+  ///
+  /// - Returns: whether it was started again.
+  func revive() async throws(EngineError) -> Bool
+  /// Why the driver as it is now is of no more use: it has ended, hangs, or broke the protocol.
+  var loss: EngineError? { get }
+  /// Whether the rest of the points is not wanted any more.
+  var isInterrupted: Bool { get }
+  /// From now on only what a kit made is removed; an interruption does not end that.
+  func beginCleanup()
+}
+
+extension ConformanceSubject {
+  public func revive() async throws(EngineError) -> Bool { false }
+  public var loss: EngineError? { nil }
+  public var isInterrupted: Bool { false }
+  public func beginCleanup() {}
 }
 
 /// How one point of a kit came out.
@@ -45,13 +62,15 @@ public enum Conformance {
     _ subject: some ConformanceSubject, role: String, _ settings: ConformanceSettings,
     tell: @escaping @Sendable (ConformancePoint) -> Void = { _ in }
   ) async throws(EngineError) -> [ConformancePoint] {
-    let points = Points(tell: tell)
+    let points = Points(subject, tell: tell)
     switch role {
     case DriverRole.volume.name: await VolumeConformance(subject: subject, settings: settings, points: points).run()
     case DriverRole.network.name: await NetworkConformance(subject: subject, settings: settings, points: points).run()
     case DriverRole.log.name: await LogConformance(subject: subject, settings: settings, points: points).run()
+    case DriverRole.snapshot.name: await SnapshotConformance(subject: subject, points: points).run()
     default: throw EngineError(.unsupported, "there is no conformance kit for the role \"\(role)\"")
     }
+    await points.cleanUp()
     return points.all
   }
 }
@@ -63,23 +82,95 @@ struct Fault: Error {
   init(_ text: String) { self.text = text }
 }
 
-/// Collects points. Used by one task at a time.
+/// Runs the points of a kit and collects how they came out. Used by one task at a time.
 final class Points: @unchecked Sendable {
   // Unchecked: a kit runs its points one after the other in one task.
   private(set) var all: [ConformancePoint] = []
   private let tell: @Sendable (ConformancePoint) -> Void
+  private let subject: any ConformanceSubject
+  /// Why the driver cannot be asked any more.
+  private var loss: EngineError?
+  /// What a kit has made and not removed yet, by its name for people, with how to remove it.
+  private var made: [(name: String, remove: () async throws -> Void)] = []
 
-  init(tell: @escaping @Sendable (ConformancePoint) -> Void) { self.tell = tell }
+  init(_ subject: any ConformanceSubject, tell: @escaping @Sendable (ConformancePoint) -> Void) {
+    self.subject = subject
+    self.tell = tell
+  }
 
+  /// One point. After one that fails, a driver that does not live any more is started again, and what the kit has made is
+  /// removed, so that the next point says something about itself.
   func check(_ name: String, _ body: () async throws -> Void) async {
-    var point = ConformancePoint(name: name, fault: nil)
+    if subject.isInterrupted { return }
+    var point = ConformancePoint(name: name, fault: loss.map { "not examined: the driver does not start again: \($0)" })
+    if loss == nil {
+      point.fault = await fault(of: body)
+      if subject.isInterrupted { return }
+      if point.fault != nil {
+        point.fault?.append(await revive())
+        await sweep()
+      }
+    }
+    all.append(point)
+    tell(point)
+  }
+
+  private func fault(of body: () async throws -> Void) async -> String? {
     do {
       try await body()
     } catch let fault as Fault {
-      point.fault = fault.text
+      return fault.text
     } catch {
-      point.fault = "\(EngineError(wrapping: error))"
+      return "\(EngineError(wrapping: error))"
     }
+    // A kit may have passed over an error that was none of the driver's words.
+    return subject.loss.map(\.description)
+  }
+
+  /// - Returns: what there is to say about it.
+  private func revive() async -> String {
+    do throws(EngineError) {
+      return try await subject.revive() ? "; it is started again" : ""
+    } catch {
+      loss = error
+      return "; it does not start again: \(error)"
+    }
+  }
+
+  // MARK: What the kit makes
+
+  /// Said before something is made: it is removed at the end, unless `forget` says that it is gone.
+  func note(_ name: String, _ remove: @escaping () async throws -> Void) {
+    if !has(name) { made.append((name, remove)) }
+  }
+
+  func forget(_ name: String) { made.removeAll { $0.name == name } }
+
+  func has(_ name: String) -> Bool { made.contains { $0.name == name } }
+
+  /// Removes what points that failed have left in the driver.
+  ///
+  /// - Returns: what stays, with the reason.
+  @discardableResult
+  private func sweep() async -> [String] {
+    var left: [String] = []
+    for (name, remove) in made.reversed() {
+      var reason = loss.map { "the driver does not start: \($0)" }
+      if reason == nil { reason = await fault(of: remove) }
+      if subject.loss != nil { _ = await revive() }
+      if let reason { left.append("\(name) (\(reason))") } else { forget(name) }
+    }
+    return left
+  }
+
+  /// At the end of a kit. What stays is a fault of its own.
+  func cleanUp() async {
+    subject.beginCleanup()
+    if made.isEmpty { return }
+    if subject.loss != nil { _ = await revive() }
+    let left = await sweep()
+    if left.isEmpty { return }
+    let point = ConformancePoint(name: "clean up", fault: "the driver keeps \(left.joined(separator: ", "))")
     all.append(point)
     tell(point)
   }
@@ -95,6 +186,7 @@ final class Points: @unchecked Sendable {
     } catch let fault as Fault {
       throw fault
     } catch let thrown {
+      if subject.loss != nil { throw thrown }
       error = EngineError(wrapping: thrown)
     }
     let wanted = codes.map(\.rawValue).joined(separator: " or ")

@@ -58,8 +58,33 @@ public enum MessageSamples {
       try sample(
         LogRead(
           container: container, output: descriptor(), error: descriptor(), follow: true, running: descriptor(),
-          tail: 100, since: nil, until: nil, timestamps: false)),
+          tail: 100, since: Timestamp(nanoseconds: 1_790_000_000_000_000_000),
+          until: Timestamp(nanoseconds: 1_790_000_060_500_000_000), timestamps: false)),
       try sample(LogRemove(container: container), Done()),
+    ] + (try snapshots(container))
+  }
+
+  private static func snapshots(_ container: ObjectID) throws(EngineError) -> [MessageSample] {
+    guard let lower = Digest("sha256:6e34" + String(repeating: "0", count: 60)),
+      let upper = Digest("sha256:a1d0" + String(repeating: "0", count: 60)),
+      let stream = Digest("sha256:c7f2" + String(repeating: "0", count: 60))
+    else { return [] }
+    func descriptor() -> Descriptor { Descriptor(adopting: -1) }
+    return [
+      try sample(
+        SnapshotApply(parent: lower, differenceID: stream, archive: descriptor()),
+        .init(differenceID: stream, chainID: upper, size: 4096)),
+      try sample(SnapshotSync(), Done()),
+      try sample(SnapshotLayers(), [lower, upper]),
+      try sample(SnapshotRemoveLayers(chainIDs: [upper]), Done()),
+      try sample(
+        SnapshotMount(container: container, layers: [lower, upper], discardable: false), .init(root: descriptor())),
+      try sample(SnapshotRemove(container: container), Done()),
+      try sample(SnapshotUsage(container: container), 4096),
+      try sample(
+        SnapshotDifferences(container: container, layers: [lower, upper], ignored: ["/etc/hosts"]),
+        [.init(kind: .added, path: "/note")]),
+      try sample(SnapshotExport(container: container, layers: [lower, upper], output: descriptor()), Done()),
     ]
   }
 

@@ -23,6 +23,8 @@ struct NetworkConformance<Subject: ConformanceSubject> {
     var network = definition
     let (first, second) = (ObjectID.random(), ObjectID.random())
     var address = ""
+    // Nil as long as nothing could be attached.
+    var makesInterfaces: Bool?
     await points.check("create") {
       network = try await create(definition)
       guard network.id == definition.id, network.name == definition.name, network.driver == definition.driver else {
@@ -30,6 +32,7 @@ struct NetworkConformance<Subject: ConformanceSubject> {
       }
     }
     await points.check("create twice") {
+      try await ensure(&network)
       let again = try await create(network)
       guard again.pools == network.pools else {
         throw Fault("the network has other addresses the second time: \(again.pools)")
@@ -37,33 +40,39 @@ struct NetworkConformance<Subject: ConformanceSubject> {
     }
     let (here, there) = (try? TestNamespace(), try? TestNamespace())
     await points.check("attach") {
+      try await ensure(&network)
       let endpoint = try await attach(network, first, here)
       address = endpoint.address
       try Self.expect(endpoint, inside: here)
+      makesInterfaces = !address.isEmpty
     }
     await points.check("attach a second container") {
+      try await ensure(&network)
       let endpoint = try await attach(network, second, there)
       try Self.expect(endpoint, inside: there)
       if !address.isEmpty, endpoint.address == address { throw Fault("both containers have the address \(address)") }
     }
-    let makesInterfaces = !address.isEmpty
     await points.check("remove in use") {
       // A driver that makes nothing has nothing in use.
-      if !makesInterfaces { return }
+      guard try Self.known(makesInterfaces) else { return }
+      try await ensure(&network)
+      if !points.has(Self.title(first)) { _ = try await attach(network, first, here) }
       try await points.expectRefusal("the removal of a network with endpoints", [.inUse]) { try await remove(network) }
     }
     await points.check("detach") {
+      try await ensure(&network)
       try await detach(second)
       try await detach(first)
     }
     await points.check("detach twice") { try await detach(first) }
     await points.check("attach again") {
+      try await ensure(&network)
       let namespace = try TestNamespace()
       try Self.expect(try await attach(network, first, namespace), inside: namespace)
       try await detach(first)
     }
     await points.check("unknown name") {
-      if !makesInterfaces { return }
+      guard try Self.known(makesInterfaces) else { return }
       var unknown = network
       unknown.id = .random()
       let namespace = try TestNamespace()
@@ -82,6 +91,7 @@ struct NetworkConformance<Subject: ConformanceSubject> {
       try await remove(other)
     }
     await points.check("slow reply") {
+      try await ensure(&network)
       try await subject.askAndCancel(NetworkDriverCreate(definition: network))
       network = try await create(network)
     }
@@ -93,9 +103,11 @@ struct NetworkConformance<Subject: ConformanceSubject> {
       try await remove(other)
     }
     await points.check("crash in the middle") {
+      try await ensure(&network)
       try await subject.askAndKill(NetworkDriverCreate(definition: network))
       network = try await create(network)
       let namespace = try TestNamespace()
+      note(first)
       try await subject.askAndKill(message(network, first, namespace))
       network = try await create(network)
       try await detach(first)
@@ -104,6 +116,7 @@ struct NetworkConformance<Subject: ConformanceSubject> {
       try await detach(first)
     }
     await points.check("restart with state") {
+      try await ensure(&network)
       let namespace = try TestNamespace()
       let endpoint = try await attach(network, first, namespace)
       try await subject.restart()
@@ -113,6 +126,7 @@ struct NetworkConformance<Subject: ConformanceSubject> {
       try await detach(first)
     }
     await points.check("remove twice") {
+      try await ensure(&network)
       try await remove(network)
       try await remove(network)
     }
@@ -120,16 +134,36 @@ struct NetworkConformance<Subject: ConformanceSubject> {
 
   // MARK: The messages
 
+  private static func title(_ container: ObjectID) -> String { "the endpoint of the container \(container.short)" }
+
+  private static func title(_ network: NetworkDefinition) -> String { "the network \(network.id.short)" }
+
+  /// What the kit makes for this container is removed at the end, also where a point fails.
+  private func note(_ container: ObjectID) { points.note(Self.title(container)) { try await detach(container) } }
+
   private func create(_ definition: NetworkDefinition) async throws -> NetworkDefinition {
-    try await subject.ask(NetworkDriverCreate(definition: definition))
+    points.note(Self.title(definition)) { try await remove(definition) }
+    return try await subject.ask(NetworkDriverCreate(definition: definition))
+  }
+
+  /// The network is there, also where an earlier point failed.
+  private func ensure(_ network: inout NetworkDefinition) async throws {
+    if !points.has(Self.title(network)) { network = try await create(network) }
   }
 
   private func remove(_ definition: NetworkDefinition) async throws {
     _ = try await subject.ask(NetworkDriverRemove(definition: definition))
+    points.forget(Self.title(definition))
   }
 
   private func detach(_ container: ObjectID) async throws {
     _ = try await subject.ask(NetworkDriverDetach(container: container))
+    points.forget(Self.title(container))
+  }
+
+  private static func known(_ makesInterfaces: Bool?) throws -> Bool {
+    guard let makesInterfaces else { throw Fault("not examined: no container could be attached") }
+    return makesInterfaces
   }
 
   private func message(
@@ -147,6 +181,7 @@ struct NetworkConformance<Subject: ConformanceSubject> {
   private func attach(
     _ network: NetworkDefinition, _ container: ObjectID, _ namespace: TestNamespace?
   ) async throws -> Endpoint {
+    note(container)
     let reply = try await subject.ask(message(network, container, namespace))
     guard reply.endpoints.count == 1, let endpoint = reply.endpoints.first, endpoint.networkID == network.id else {
       throw Fault("the answer has \(reply.endpoints.count) endpoints for one network, or another network's")

@@ -32,24 +32,34 @@ struct VolumeConformance<Subject: ConformanceSubject> {
       guard one == two else { throw Fault("the second answer differs: \(one.mountpoint), \(two.mountpoint)") }
     }
     await points.check("mount") {
+      try await ensure(name)
       let mounted = try await mount(name, first)
       try Self.write("first", mounted)
       try Self.expect("first", mounted)
     }
-    await points.check("mount twice") { try Self.expect("first", try await mount(name, second)) }
+    await points.check("mount twice") {
+      try await ensure(name)
+      try Self.write("twice", try await mount(name, first))
+      try Self.expect("twice", try await mount(name, second))
+    }
     await points.check("unmount") {
+      try await ensure(name)
+      try Self.write("kept", try await mount(name, first))
       try await unmount(name, second)
       try await unmount(name, second)
-      try Self.expect("first", try await mount(name, second))
+      try Self.expect("kept", try await mount(name, second))
       try await unmount(name, second)
     }
     await points.check("remove in use") {
+      try await ensure(name)
       let mounted = try await mount(name, first)
+      try Self.write("used", mounted)
       try await points.expectRefusal("the removal of a mounted volume", [.inUse]) { try await remove(name) }
-      try Self.expect("first", mounted)
+      try Self.expect("used", mounted)
       try await unmount(name, first)
     }
     await points.check("remove twice") {
+      try await ensure(name)
       try await remove(name)
       try await remove(name)
     }
@@ -57,6 +67,7 @@ struct VolumeConformance<Subject: ConformanceSubject> {
       // Refused, or made on first use; but never somebody else's data.
       do {
         let mount = VolumeDriverMount(volume: "\(name)-unknown", container: first, options: [:])
+        note("\(name)-unknown")
         let directory = try Self.directory(try await subject.ask(mount))
         if (try? Files.open(at: directory.number, "conformance", O_RDONLY)) != nil {
           throw Fault("a volume that was never made has another one's data")
@@ -70,11 +81,12 @@ struct VolumeConformance<Subject: ConformanceSubject> {
     await points.check("unknown option") {
       let options = settings.options.merging(["no-such-option": "1"]) { $1 }
       try await points.expectRefusal("an unknown option", [.invalidArgument], naming: "no-such-option") {
-        try await subject.ask(VolumeDriverCreate(volume: "\(name)-option", options: options))
+        try await create("\(name)-option", options)
       }
       try await remove("\(name)-option")
     }
     await points.check("slow reply") {
+      note("\(name)-slow")
       try await subject.askAndCancel(VolumeDriverCreate(volume: "\(name)-slow", options: settings.options))
       _ = try await create("\(name)-slow")
       try await remove("\(name)-slow")
@@ -82,12 +94,13 @@ struct VolumeConformance<Subject: ConformanceSubject> {
     await points.check("oversized reply") {
       let options = ["no-such-option": String(repeating: "x", count: 1 << 20)]
       try await points.expectRefusal("an option of a mebibyte", [.invalidArgument]) {
-        try await subject.ask(VolumeDriverCreate(volume: "\(name)-large", options: options))
+        try await create("\(name)-large", options)
       }
       try await remove("\(name)-large")
     }
     await points.check("crash in the middle") {
       let name = "\(name)-crash"
+      note(name)
       try await subject.askAndKill(VolumeDriverCreate(volume: name, options: settings.options))
       _ = try await create(name)
       try await subject.askAndKill(VolumeDriverMount(volume: name, container: first, options: settings.options))
@@ -110,11 +123,30 @@ struct VolumeConformance<Subject: ConformanceSubject> {
 
   // MARK: The messages
 
-  private func create(_ name: String) async throws -> VolumeDriverCreate.Reply {
-    try await subject.ask(VolumeDriverCreate(volume: name, options: settings.options))
+  /// What the kit makes under this name is removed at the end, also where a point fails.
+  private func note(_ name: String) {
+    points.note("the volume \(name)") {
+      try await unmount(name, first)
+      try await unmount(name, second)
+      try await remove(name)
+    }
   }
 
-  private func remove(_ name: String) async throws { _ = try await subject.ask(VolumeDriverRemove(volume: name)) }
+  @discardableResult
+  private func create(_ name: String, _ options: [String: String]? = nil) async throws -> VolumeDriverCreate.Reply {
+    note(name)
+    return try await subject.ask(VolumeDriverCreate(volume: name, options: options ?? settings.options))
+  }
+
+  /// The volume is there, also where an earlier point failed.
+  private func ensure(_ name: String) async throws {
+    if !points.has("the volume \(name)") { try await create(name) }
+  }
+
+  private func remove(_ name: String) async throws {
+    _ = try await subject.ask(VolumeDriverRemove(volume: name))
+    points.forget("the volume \(name)")
+  }
 
   private func unmount(_ name: String, _ container: ObjectID) async throws {
     _ = try await subject.ask(VolumeDriverUnmount(volume: name, container: container))

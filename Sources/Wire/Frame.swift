@@ -39,12 +39,16 @@ public struct FrameHeader: Equatable, Sendable {
   public init(parsing bytes: some Collection<UInt8>) throws(EngineError) {
     let header = Array(bytes)
     guard header.count == Self.size else { throw EngineError(.protocolViolation, "a frame's header was cut short") }
+    // Another version of the framing says so in one small number; anything else was never meant to be a frame.
+    guard header[4] < 16, header[6] == 0, header[7] == 0 else {
+      throw EngineError(
+        .protocolViolation,
+        "the bytes \"\(Self.printable(header))\" are no frame: each message begins with its length in four bytes, "
+          + "then 1, the number of descriptors, 0 and 0")
+    }
     guard header[4] == Self.version else {
       throw EngineError(
         .versionMismatch, "the other side frames messages in version \(header[4]), this side in \(Self.version)")
-    }
-    guard header[6] == 0, header[7] == 0 else {
-      throw EngineError(.protocolViolation, "the reserved bytes of a frame's header are not zero")
     }
     length = header[..<4].reduce(0) { $0 << 8 | Int($1) }
     descriptors = Int(header[5])
@@ -55,6 +59,17 @@ public struct FrameHeader: Equatable, Sendable {
     guard descriptors <= Self.maximumDescriptors else {
       throw EngineError(.protocolViolation, "a frame carries \(descriptors) descriptors")
     }
+  }
+}
+
+extension FrameHeader {
+  /// Bytes in a message for people: ASCII as it is, the others as `\xNN`.
+  private static func printable(_ bytes: [UInt8]) -> String {
+    bytes.map { byte in
+      if (32..<127).contains(byte) { return String(UnicodeScalar(byte)) }
+      let digits = String(byte, radix: 16)
+      return "\\x" + (digits.utf8.count < 2 ? "0" : "") + digits
+    }.joined()
   }
 }
 

@@ -86,6 +86,7 @@ enum Daemon {
     let manager = PluginManager(bus: bus, instance: instance, journal: journal)
     Composition.add(to: manager)
     let configuration = try DaemonConfiguration.load(named: options.configuration, paths, manager.manifests)
+    for warning in configuration.warnings { Logger(label: "configuration").warning("\(warning)") }
     manager.apply(configuration)
     for role in DriverRole.all { bus.setDefaultDriver(configuration.defaultDriver(role.name), for: role.messages) }
     await manager.startDrivers(configuration)

@@ -40,7 +40,8 @@ enum DaemonConfiguration {
   /// - Returns: the exit status.
   static func check(_ path: String) -> Int32 {
     do {
-      _ = try ConfigurationFile.read(path, manifests: Composition.manifests)
+      let configuration = try ConfigurationFile.read(path, manifests: Composition.manifests)
+      for warning in configuration.warnings { DaemonOptions.print(warning, to: 2) }
       DaemonOptions.print("\(path) is correct.", to: 1)
       return 0
     } catch {

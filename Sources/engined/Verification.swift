@@ -6,9 +6,14 @@ import PluginKit
 
 /// `engine plugin verify`: the conformance kit on an executable, without an engine.
 enum Verification {
-  /// - Returns: the exit status: 0 when every point passes.
+  /// What ends the examination: it removes what it made, and then ends.
+  private static let endings = [SIGINT, SIGTERM, SIGHUP]
+
+  /// - Returns: the exit status: 0 when every point passes, 128 and the signal's number after a signal.
   static func run(_ path: String, _ options: DaemonOptions) -> Int32 {
     signal(SIGPIPE, SIG_IGN)
+    // Before there are threads: each inherits the mask, and this one alone takes the signals.
+    let signals = block(endings + [SIGUSR1])
     var template = Array("/tmp/engine-verify-XXXXXX".utf8CString)
     guard mkdtemp(&template) != nil else {
       DaemonOptions.print("engine: no directory can be made in /tmp: \(SystemCallError.text(errno))", to: 2)
@@ -16,17 +21,27 @@ enum Verification {
     }
     let directory = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
     defer { try? Files.removeTree(directory) }
+    let relative = path.hasPrefix("./") ? String(path.dropFirst(2)) : path
+    let absolute = path.hasPrefix("/") ? path : "\(currentDirectory())/\(relative)"
     let result = Once<Result<Int, EngineError>>()
-    let absolute = path.hasPrefix("/") ? path : "\(currentDirectory())/\(path)"
+    let interruption: OneTimeEvent
+    do {
+      interruption = try OneTimeEvent()
+    } catch {
+      DaemonOptions.print("engine: \(error)", to: 2)
+      return 1
+    }
     Task(executorPreference: ElasticExecutor()) {
       do throws(EngineError) {
-        result.resolve(.success(try await examine(absolute, directory, options)))
+        result.resolve(.success(try await examine(absolute, directory, options, interruption)))
       } catch {
         result.resolve(.failure(error))
       }
+      kill(getpid(), SIGUSR1)
     }
-    while result.resolved == nil { usleep(1000) }
+    let ending = wait(for: result, signals, interruption)
     switch result.resolved {
+    case _ where ending != nil: return 128 + (ending ?? 0)
     case .success(let faults): return faults == 0 ? 0 : 1
     case .failure(let error):
       DaemonOptions.print("engine: \(path) is no driver: \(error)", to: 2)
@@ -35,10 +50,39 @@ enum Verification {
     }
   }
 
+  private static func block(_ numbers: [Int32]) -> sigset_t {
+    var signals = sigset_t()
+    sigemptyset(&signals)
+    for number in numbers { sigaddset(&signals, number) }
+    pthread_sigmask(SIG_BLOCK, &signals, nil)
+    return signals
+  }
+
+  /// Sleeps until the examination is over. The first signal ends it in order, the second one at once: the kernel kills
+  /// the driver with this process.
+  ///
+  /// - Returns: the signal that ended it.
+  private static func wait(
+    for result: Once<Result<Int, EngineError>>, _ signals: sigset_t, _ interruption: OneTimeEvent
+  ) -> Int32? {
+    var signals = signals
+    var ending: Int32?
+    while result.resolved == nil {
+      let number = sigwaitinfo(&signals, nil)
+      guard endings.contains(number) else { continue }
+      if ending != nil { return number }
+      ending = number
+      DaemonOptions.print("interrupted; what the examination made is being removed", to: 2)
+      interruption.raise()
+    }
+    return ending
+  }
+
   private static func examine(
-    _ path: String, _ directory: String, _ options: DaemonOptions
+    _ path: String, _ directory: String, _ options: DaemonOptions, _ interruption: OneTimeEvent
   ) async throws(EngineError) -> Int {
-    let session = try DriverSession([path], directory: directory, options: options.driverOptions)
+    let session = try DriverSession(
+      [path], directory: directory, options: options.driverOptions, interruption: interruption)
     defer { session.end() }
     guard let description = session.description else { return 1 }
     DaemonOptions.print(
@@ -49,6 +93,7 @@ enum Verification {
       ConformanceSettings(driver: description.driver, options: options.creationOptions)
     ) { DaemonOptions.print("  \($0)", to: 1) }
     let faults = points.count { $0.fault != nil }
+    if interruption.isRaised { return faults }
     DaemonOptions.print(
       faults == 0
         ? "PASS: all \(points.count) points" : "FAIL: \(faults) of \(points.count) points", to: 1)

@@ -103,6 +103,38 @@ struct ConfigurationTests {
     #expect(Self.parse(text).1 == [complaint])
   }
 
+  @Test func saysEachThingOnce() {
+    #expect(
+      Self.parse("[drivers.a]\ncommand = \"/bin/a\"\n").1
+        == ["f:2: drivers.a.command must be a list of strings, not a string (\"/bin/a\")"])
+    #expect(Self.parse("[drivers.a]\nenabled = false\n").1 == [])
+  }
+
+  @Test(arguments: [
+    (
+      "[defaults]\nvolume = \"nope\"\n",
+      "f:2: warning: defaults.volume names no driver that is known: \"nope\"; there is: local; the engine can only use "
+        + "it if a driver of this name is put into a plugin directory"
+    ),
+    (
+      "[defaults]\nnetwork = \"nope\"\n[drivers.mine]\ncommand = [\"/m\"]\n",
+      "f:2: warning: defaults.network names no driver that is known: \"nope\"; there is: bridge, mine; it can only be the "
+        + "name of a network then, or that of a driver that is put into a plugin directory"
+    ),
+    (
+      "[plugins.volume-local]\nenabled = false\n[defaults]\nvolume = \"local\"\n[drivers.mine]\ncommand = [\"/m\"]\n",
+      "f:4: warning: defaults.volume names no driver that is known: \"local\"; there is: mine; the engine can only use it "
+        + "if a driver of this name is put into a plugin directory"
+    ),
+    ("[defaults]\nvolume = \"mine\"\n[drivers.mine]\ncommand = [\"/m\"]\n", nil),
+    ("[defaults]\nvolume = \"local\"\n", nil),
+  ])
+  func warnsOfDefaultsThatNothingAnswersFor(text: String, warning: String?) {
+    let (configuration, complaints) = Self.parse(text)
+    #expect(complaints == [])
+    #expect(configuration.warnings == (warning.map { [$0] } ?? []))
+  }
+
   @Test func saysWhereATextIsNoTOML() {
     let complaints = Self.parse("[engine]\nidle_seconds = \n").1
     #expect(complaints.count == 1)

@@ -12,12 +12,7 @@ extension EndToEnd {
       defer { fixture.end() }
       try fixture.importBusybox()
       let directory = fixture.directory
-      try FileManager.default.createDirectory(atPath: "\(directory)/cni", withIntermediateDirectories: true)
-      try """
-      {"cniVersion": "1.0.0", "name": "theirs", "plugins": [
-        {"type": "bridge", "bridge": "cni-e2e", "isGateway": true,
-         "ipam": {"type": "host-local", "dataDir": "\(directory)/leases", "subnet": "10.88.7.0/24"}}]}
-      """.write(toFile: "\(directory)/cni/10-theirs.conflist", atomically: true, encoding: .utf8)
+      try DriverMatrix.writeList(fixture, "theirs", subnet: 7)
       let configuration = "[plugins.network-cni]\nconfiguration_directories = [\"\(directory)/cni\"]\n"
       try DriverMatrix.configure(fixture, configuration)
       for point in ["network-cni.attach.recorded", "network-cni.attach.added", "network-cni.detach.deleted"] {
@@ -57,9 +52,9 @@ extension EndToEnd {
         "liar":
           "the driver \"liar\" answered \"volume.driver.mount\" for the volume data with the path /nowhere/at/all",
         "crasher":
-          "the driver crasher did not go on before it answered \"volume.driver.mount\": it ended with exit status 7",
+          "the driver crasher failed at \"volume.driver.mount\": it ended with exit status 7; it said: about to crash",
         "hanger": "the driver hanger did not answer \"volume.driver.mount\" within 2.0 seconds",
-        "flooder": "the driver flooder did not go on before it answered \"volume.driver.mount\": it sent 100 messages",
+        "flooder": "the driver flooder failed at \"volume.driver.mount\": it sent 100 messages",
       ]
       for (driver, words) in expected.sorted(by: { $0.key < $1.key }) {
         let outcome = fixture.engine(

@@ -21,6 +21,20 @@ extension EndToEnd {
       _ = Fixture.command(["rm", "-f", "/run/engine/\(fixture.runtimeHash)/configuration"])
     }
 
+    /// A CNI list of Debian's bridge with the subnet 10.88.SUBNET.0/24, and another plugin after it.
+    static func writeList(
+      _ fixture: Fixture, _ name: String, subnet: Int, then plugin: String? = nil, _ members: String = ""
+    ) throws {
+      let directory = "\(fixture.directory)/cni"
+      try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+      try """
+      {"cniVersion": "1.0.0", "name": "\(name)", \(members) "plugins": [
+        {"type": "bridge", "bridge": "cni-e2e\(subnet)", "isGateway": true,
+         "ipam": {"type": "host-local", "dataDir": "\(fixture.directory)/leases", "subnet": "10.88.\(subnet).0/24",
+                  "routes": [{"dst": "0.0.0.0/0"}]}}\(plugin.map { ", " + $0 } ?? "")]}
+      """.write(toFile: "\(directory)/\(name).conflist", atomically: true, encoding: .utf8)
+    }
+
     static func run(_ fixture: Fixture, sourceLocation: SourceLocation = #_sourceLocation) {
       let outcome = fixture.engine(container)
       #expect(outcome.status == 0, "\(outcome)", sourceLocation: sourceLocation)
@@ -98,14 +112,8 @@ extension EndToEnd {
       defer { fixture.end() }
       try fixture.importBusybox()
       let directory = fixture.directory
-      try FileManager.default.createDirectory(atPath: "\(directory)/cni", withIntermediateDirectories: true)
-      try """
-      {"cniVersion": "1.0.0", "name": "theirs", "plugins": [
-        {"type": "bridge", "bridge": "cni-e2e", "isGateway": true,
-         "ipam": {"type": "host-local", "dataDir": "\(directory)/leases", "subnet": "10.88.7.0/24",
-                  "routes": [{"dst": "0.0.0.0/0"}]}},
-        {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}}]}
-      """.write(toFile: "\(directory)/cni/10-theirs.conflist", atomically: true, encoding: .utf8)
+      try Self.writeList(
+        fixture, "theirs", subnet: 7, then: "{\"type\": \"tuning\", \"sysctl\": {\"net.core.somaxconn\": \"500\"}}")
       for (network, prefix) in [("bridge", "172."), ("none", ""), ("python", "10.213."), ("cni", "10.88.7.")] {
         try Self.configure(
           fixture,
@@ -143,6 +151,56 @@ extension EndToEnd {
         #expect(!left.contains("p2p"), "\(network): \(left)")
       }
       _ = fixture.engine("volume", "rm", "data")
+    }
+
+    /// Published ports by Debian's portmap, and CHECK by its other plugins: portmap's looks for rules of IPv6 that its
+    /// ADD did not make, so its list says `disableCheck`.
+    @Test(
+      .enabled(
+        if: access("/usr/lib/cni/portmap", X_OK) == 0 && access("/usr/sbin/iptables", X_OK) == 0,
+        "needs containernetworking-plugins and iptables"))
+    func publishedPortsOfCNI() throws {
+      let fixture = try Fixture()
+      defer { fixture.end() }
+      try fixture.importBusybox()
+      try Self.writeList(
+        fixture, "theirs", subnet: 7,
+        then: "{\"type\": \"portmap\", \"capabilities\": {\"portMappings\": true}, \"snat\": true}",
+        "\"disableCheck\": true,")
+      try Self.writeList(
+        fixture, "with-checks", subnet: 8, then: "{\"type\": \"tuning\", \"sysctl\": {\"net.core.somaxconn\": \"500\"}}"
+      )
+      let directory = fixture.directory
+      try Self.configure(
+        fixture, "[plugins.network-cni]\nconfiguration_directories = [\"\(directory)/cni\"]\n")
+      let run = fixture.engine(
+        [
+          "run", "-d", "--name", "web", "--network", "cni", "-p", "8080:80", "bb", "httpd", "-f", "-p", "80", "-h",
+          "/data",
+        ])
+      #expect(run.status == 0, "\(run)")
+      #expect(fixture.succeed("port", "web") == "80/tcp -> 0.0.0.0:8080")
+      var page = Outcome(status: -1, output: "", errors: "")
+      Fixture.eventually {
+        page = fixture.fetch("http://127.0.0.1:8080/page")
+        return page.text == "from the image"
+      }
+      #expect(page.text == "from the image", "\(page)")
+      fixture.succeed("network", "create", "-d", "cni", "-o", "config=with-checks", "lab")
+      fixture.succeed("run", "-d", "--name", "other", "--network", "lab", "bb", "sleep", "1000")
+      fixture.expectClean()
+      fixture.succeed("exec", "--privileged", "other", "ip", "addr", "flush", "dev", "eth0")
+      let check = fixture.engine("system", "check")
+      #expect(check.status == 1 && check.output.contains("the CNI plugin \"bridge\" failed at CHECK"), "\(check)")
+      fixture.succeed("rm", "-f", "web", "other")
+      fixture.succeed("network", "rm", "lab")
+      fixture.expectClean()
+      let rules = fixture.host(["iptables-save", "-t", "nat"]).output
+      #expect(!rules.contains("8080"), "\(rules)")
+      for list in ["theirs", "with-checks"] {
+        let leases = try FileManager.default.contentsOfDirectory(atPath: "\(directory)/leases/\(list)")
+        #expect(!leases.contains { $0.hasPrefix("10.") }, "\(leases)")
+      }
     }
 
     /// The engine's own logs and somebody else's, of one container definition.

@@ -217,10 +217,49 @@ struct ExternalDriverTests {
     await world.drivers.start()
     #expect(world.reason("open").contains("can be written by others"))
     #expect(world.reason("taken").contains("built-in plugin"))
-    #expect(world.drivers.statuses.count == 2)
+    #expect(world.reason("notes").contains("is not executable: chmod +x it"))
+    #expect(world.drivers.statuses.count == 3)
     try Files.replace(plugins + "/late.py", with: try Files.read(Self.faulty), mode: 0o755, durable: false)
     await world.bus.publishWanted(VolumeDriverCreate.self, role: "volume", driver: "late")
     #expect(try await world.create("late").hasSuffix("/drivers/late/volumes/v1"))
+    await world.end()
+  }
+
+  /// What `plugin ls` does: files that are mended are started, files that are deleted are forgotten when they do not run.
+  @Test func filesThatChangeAreFoundAtTheNextLook() async throws {
+    let world = try World([:])
+    let plugins = world.directory + "/plugins"
+    try Files.makeDirectories(plugins)
+    func put(_ name: String, mode: mode_t) throws {
+      try Files.replace(plugins + "/" + name, with: try Files.read(Self.faulty), mode: mode, durable: false)
+    }
+    try put("mine.py", mode: 0o644)
+    try put("gone.py", mode: 0o755)
+    try Files.replace(
+      plugins + "/dead.sh", with: Array("#!/bin/sh\nexit 3\n".utf8), mode: 0o755, durable: false)
+    await world.drivers.start()
+    #expect(world.reason("mine").contains("is not executable"))
+    chmod(plugins + "/mine.py", 0o755)
+    try put("mine.sh", mode: 0o755)
+    unlink(plugins + "/gone.py")
+    unlink(plugins + "/dead.sh")
+    await eventually("it has ended") { world.reason("dead").contains("exit status 3") }
+    await world.drivers.look()
+    #expect(world.status("mine")?.state == .running)
+    #expect(world.reason("mine.sh").contains("the driver mine is \(plugins)/mine.py already"))
+    #expect(world.status("dead") == nil)
+    // One that runs is not taken from whoever uses it.
+    let gone = try #require(world.status("gone"))
+    #expect(gone.state == .running)
+    #expect(gone.note == "its file is gone, so it is not started again")
+    kill(gone.pid, SIGKILL)
+    await eventually("it has ended") { world.status("gone")?.state != .running }
+    await world.drivers.look()
+    #expect(world.status("gone") == nil)
+    await expectError(.notFound, containing: "no driver \"gone\" answers") { _ = try await world.create("gone") }
+    try put("gone.py", mode: 0o755)
+    await world.drivers.look()
+    #expect(try await world.create("gone") != "")
     await world.end()
   }
 

@@ -143,7 +143,10 @@ extension Lifecycle {
 
   func removeLog(_ record: ContainerRecord, _ call: Call) async throws(EngineError) {
     if record.configuration.logDriver == "none" { return }
-    _ = try await call.request(LogRemove(container: record.id), driver: logDriver(record.configuration))
+    let driver = logDriver(record.configuration)
+    if try await !bus.release(LogRemove(container: record.id), role: "log", driver: driver, call) {
+      log.warning("the log driver \(driver) is gone, so what it keeps of \(record.id.short) may remain")
+    }
   }
 
   /// What the command line leaves to the engine's configuration is written down, so that the container keeps it when

@@ -16,7 +16,7 @@ extension NetworkCatalogPlugin {
 
   func attach(_ request: NetworkAttach, _ call: Call) async throws(EngineError) -> NetworkAttach.Reply {
     let container = request.container
-    if state.withLock({ $0.attachments[container] != nil }) { try await detach(container, call) }
+    try await clear(container, call)
     for endpoint in request.endpoints { try await makeNetwork(ofDriver: endpoint.network, call) }
     let (drivers, failed) = try reserve(request)
     do throws(EngineError) {
@@ -112,6 +112,39 @@ extension NetworkCatalogPlugin {
       try await detach(container, Call(bus: host.bus))
     } catch {
       host.log.error("the container \(container.short) cannot be taken off its networks: \(error)")
+      state.withLock { $0.attachments[container]?.isOwed = true }
+    }
+  }
+
+  /// Takes back what a driver could not be told of when it was wanted.
+  func takeBackOwed(by driver: String) async {
+    let owed = state.withLock { state -> [ObjectID] in
+      let owed = state.attachments.filter { container, attachment in
+        attachment.isOwed && attachment.drivers.contains(driver) && state.releasing[container] == nil
+      }
+      for container in owed.keys { state.releasing[container] = Once<Void>() }
+      return owed.keys.sorted()
+    }
+    for container in owed {
+      await takeBack(container)
+      state.withLock { $0.releasing.removeValue(forKey: container) }?.resolve(())
+    }
+  }
+
+  /// What a former attempt left is taken back before the container is attached again.
+  private func clear(_ container: ObjectID, _ call: Call) async throws(EngineError) {
+    let (releasing, isLeft) = state.withLock { state in
+      // From here on nobody else takes it back.
+      if state.releasing[container] == nil { state.attachments[container]?.isOwed = false }
+      return (state.releasing[container], state.attachments[container] != nil)
+    }
+    if let releasing { await releasing.value }
+    guard isLeft else { return }
+    do throws(EngineError) {
+      try await detach(container, call)
+    } catch {
+      state.withLock { $0.attachments[container]?.isOwed = true }
+      throw error
     }
   }
 
@@ -121,7 +154,10 @@ extension NetworkCatalogPlugin {
     // Without an entry in the journal no driver has been asked.
     if !attachment.journal.isEmpty {
       for driver in attachment.drivers.reversed() {
-        _ = try await call.request(NetworkDriverDetach(container: container), driver: driver)
+        let detach = NetworkDriverDetach(container: container)
+        if try await !host.bus.release(detach, role: "network", driver: driver, call) {
+          host.log.warning("the driver \(driver) is gone, so it is not told that \(container.short) left its networks")
+        }
         FaultPoint.reach("networks.detach.disconnected")
       }
       try host.journal.end(attachment.journal)

@@ -1,4 +1,5 @@
 import Contracts
+import Kernel
 
 /// A container's place on its networks.
 struct ContainerAttachment {
@@ -8,6 +9,8 @@ struct ContainerAttachment {
   var endpoints: [Endpoint]
   /// Its open entries in the journal.
   var journal: [UInt64]
+  /// Nobody has it any more, and a driver could not be told: that is made up for as soon as it can.
+  var isOwed = false
 }
 
 /// What the catalog knows, in memory.
@@ -23,6 +26,8 @@ struct CatalogState {
   /// Networks that their driver could not make when the engine started.
   var failed: Set<ObjectID> = []
   var attachments: [ObjectID: ContainerAttachment] = [:]
+  /// Containers whose owed attachments are being taken back.
+  var releasing: [ObjectID: Once<Void>] = [:]
 
   /// A network by its name, its ID, or a prefix of the ID that no other network has.
   ///

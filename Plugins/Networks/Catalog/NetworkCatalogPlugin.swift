@@ -41,11 +41,11 @@ public final class NetworkCatalogPlugin: Plugin {
         return NetworkInspection(definition: definition, endpoints: state.endpoints(on: definition.id))
       }
     }
+    try registrar.answer(NetworkForget.self) { (request, call) async throws(EngineError) in
+      try await self.removeAndTell(request.network, forgets: true, call)
+    }
     try registrar.answer(NetworkRemove.self) { (request, call) async throws(EngineError) in
-      let definition = try self.state.withLock { (state) throws(EngineError) in try state.find(request.network) }
-      let id = try await self.remove(request.network, call)
-      await self.tell("destroy", id, definition.name, definition.driver)
-      return id
+      try await self.removeAndTell(request.network, forgets: false, call).network
     }
     try registrar.answer(NetworkAttach.self) { (request, call) async throws(EngineError) in
       try await self.attach(request, call)
@@ -57,6 +57,15 @@ public final class NetworkCatalogPlugin: Plugin {
     try registrar.answerAsPlugin(PluginCheck.self) { (request, call) async throws(EngineError) in
       try await self.check(request, call)
     }
+  }
+
+  private func removeAndTell(
+    _ name: String, forgets: Bool, _ call: Call
+  ) async throws(EngineError) -> NetworkForget.Reply {
+    let definition = try state.withLock { (state) throws(EngineError) in try state.find(name) }
+    let reply = try await remove(name, forgets: forgets, call)
+    await tell("destroy", reply.network, definition.name, definition.driver)
+    return reply
   }
 
   private func tell(_ action: String, _ id: ObjectID, _ name: String, _ driver: String) async {
@@ -94,6 +103,7 @@ public final class NetworkCatalogPlugin: Plugin {
         host.log.warning("the network \(definition.name) is not available: \(error)")
       }
     }
+    await takeBackOwed(by: driver)
   }
 
   // MARK: Start

@@ -62,7 +62,12 @@ extension NetworkCatalogPlugin {
   }
 
   /// - Throws: `inUse` that names the running containers on it.
-  func remove(_ text: String, _ call: Call) async throws(EngineError) -> ObjectID {
+  ///
+  /// - Parameter forgets: a network whose driver is gone loses its record alone.
+  func remove(
+    _ text: String, forgets: Bool = false, _ call: Call
+  ) async throws(EngineError) -> NetworkForget.Reply {
+    var warnings: [String] = []
     let definition = try state.withLock { (state) throws(EngineError) in
       let definition = try state.find(text)
       if CatalogState.predefined.contains(definition.name) {
@@ -75,12 +80,13 @@ extension NetworkCatalogPlugin {
       return definition
     }
     do throws(EngineError) {
+      await takeBackOwed(by: definition.driver)
       try await refuseWhileInUse(definition, call)
       let entries = try host.journal.begin(
         plugin: Self.manifest.name, [(kind: "removal", object: try Self.text(definition))])
       FaultPoint.reach("networks.remove.begun")
       do throws(EngineError) {
-        _ = try await call.request(NetworkDriverRemove(definition: definition), driver: definition.driver)
+        if let warning = try await removeFromDriver(definition, forgets: forgets, call) { warnings.append(warning) }
         FaultPoint.reach("networks.remove.removed")
         try await forget(definition, call)
       } catch {
@@ -93,7 +99,30 @@ extension NetworkCatalogPlugin {
       state.withLock { _ = $0.removing.remove(definition.id) }
       throw error
     }
-    return definition.id
+    return NetworkForget.Reply(network: definition.id, warnings: warnings)
+  }
+
+  /// - Returns: a warning where the driver is gone and that is passed over.
+  private func removeFromDriver(
+    _ definition: NetworkDefinition, forgets: Bool, _ call: Call
+  ) async throws(EngineError) -> String? {
+    let (name, driver) = (definition.name, definition.driver)
+    await host.bus.publishWanted(NetworkDriverRemove.self, role: "network", driver: driver)
+    do throws(EngineError) {
+      _ = try await call.request(NetworkDriverRemove(definition: definition), driver: driver)
+      return nil
+    } catch {
+      guard DriverAbsence.codes.contains(error.code) else { throw error }
+      if forgets {
+        return "the driver \"\(driver)\" of the network \(name) is gone (\(error)); only the engine's record was "
+          + "removed, and what the driver made may remain"
+      }
+      throw EngineError(
+        error.code,
+        "error while removing network: \(error.message); where the driver is gone for good, "
+          + "'engine network rm -f \(name)' removes the engine's record and leaves what the driver made",
+        causes: error.causes)
+    }
   }
 
   private func refuseWhileInUse(_ definition: NetworkDefinition, _ call: Call) async throws(EngineError) {

@@ -192,7 +192,12 @@ final class MountAssembly: Sendable {
     do throws(EngineError) {
       for name in Set(ended.map(\.volume)) {
         guard let volume = store.find(name) else { continue }
-        _ = try await store.ask(VolumeDriverUnmount(volume: name, container: container), volume, call)
+        let unmount = VolumeDriverUnmount(volume: name, container: container)
+        if try await !host.bus.release(unmount, role: "volume", driver: volume.driver, call) {
+          host.log.warning(
+            "the driver \(volume.driver) is gone, so it is not told that \(container.short) no longer has the volume \(name)"
+          )
+        }
       }
       FaultPoint.reach("volumes.unmount.told")
       try host.journal.end(ended.map(\.number))

@@ -30,6 +30,10 @@ public final class VolumeCatalogPlugin: Plugin {
       try await store.remove(request, call)
       return Done()
     }
+    try registrar.answer(VolumeForget.self) { (request, call) async throws(EngineError) in
+      let remove = VolumeRemove(volume: request.volume, force: true)
+      return .init(warnings: try await store.remove(remove, forgets: true, call))
+    }
     try registrar.answer(VolumeKeep.self) { (request, call) async throws(EngineError) in
       try await store.keep(of: request.container, call)
       return Done()

@@ -136,11 +136,16 @@ final class VolumeStore: Sendable {
 
   // MARK: Removing
 
-  func remove(_ request: VolumeRemove, _ call: Call) async throws(EngineError) {
+  /// - Parameter forgets: a volume whose driver is gone loses its record alone.
+  /// - Returns: warnings for people.
+  @discardableResult
+  func remove(
+    _ request: VolumeRemove, forgets: Bool = false, _ call: Call
+  ) async throws(EngineError) -> [String] {
     let name = request.volume
-    try await alone(name) { () async throws(EngineError) in
+    return try await alone(name) { () async throws(EngineError) -> [String] in
       guard let volume = find(name) else {
-        if request.force { return }
+        if request.force { return [] }
         throw EngineError(.notFound, "get \(name): no such volume")
       }
       let users = try await call.request(ContainerUsers(resource: .volume(name)))
@@ -148,14 +153,14 @@ final class VolumeStore: Sendable {
         let list = users.map(\.id.text).joined(separator: ", ")
         throw EngineError(.inUse, "remove \(name): volume is in use - [\(list)]")
       }
-      try await discard(volume, call)
+      return try await discard(volume, forgets: forgets, call)
     }
   }
 
   /// Undoes a creation. Not while something else of this name goes on, and not once it is another volume.
   func undo(_ volume: Volume, _ call: Call) async {
     _ = try? await alone(volume.name) { () async throws(EngineError) in
-      if find(volume.name) == volume { try await discard(volume, call) }
+      if find(volume.name) == volume { _ = try await discard(volume, forgets: false, call) }
     }
   }
 
@@ -167,7 +172,8 @@ final class VolumeStore: Sendable {
 
   /// The record goes first: data without a record is a leftover that the check clears, a record without data would be
   /// a volume that fails.
-  private func discard(_ volume: Volume, _ call: Call) async throws(EngineError) {
+  private func discard(_ volume: Volume, forgets: Bool, _ call: Call) async throws(EngineError) -> [String] {
+    var warnings: [String] = []
     _ = try await call.request(
       RecordWrite(
         delete: [.init(kind: Self.kind, key: volume.name)], durability: volume.isAnonymous ? .process : .power))
@@ -175,8 +181,19 @@ final class VolumeStore: Sendable {
     do throws(EngineError) {
       _ = try await ask(VolumeDriverRemove(volume: volume.name), volume, call)
     } catch {
-      try await write(volume, call)
-      throw EngineError(error.code, "remove \(volume.name): \(error.message)", causes: error.causes)
+      let isGone = DriverAbsence.codes.contains(error.code)
+      if forgets, isGone {
+        warnings.append(
+          "the driver \"\(volume.driver)\" of the volume \(volume.name) is gone (\(error)); only the engine's record was "
+            + "removed, and the driver's data may remain\(volume.mountpoint.isEmpty ? "" : " in \(volume.mountpoint)")")
+      } else {
+        try await write(volume, call)
+        let wayOut =
+          isGone
+          ? "; where the driver is gone for good, 'engine volume rm -f \(volume.name)' removes the engine's record "
+            + "and leaves the driver's data" : ""
+        throw EngineError(error.code, "remove \(volume.name): \(error.message)\(wayOut)", causes: error.causes)
+      }
     }
     state.withLock { state in
       state.volumes[volume.name] = nil
@@ -184,6 +201,7 @@ final class VolumeStore: Sendable {
     }
     FaultPoint.reach("volumes.remove.removed")
     await tell("destroy", volume)
+    return warnings
   }
 
   private func tell(_ action: String, _ volume: Volume) async {

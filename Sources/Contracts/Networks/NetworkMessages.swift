@@ -63,6 +63,24 @@ public struct NetworkRemove: Request {
   public init(network: String) { self.network = network }
 }
 
+/// Removes a network as `NetworkRemove` does; where its driver is gone, its record alone.
+public struct NetworkForget: Request {
+  public static let name = "network.forget"
+  public struct Reply: Codable, Sendable, Equatable {
+    public var network: ObjectID
+    /// What may remain, for people.
+    public var warnings: [String]
+
+    public init(network: ObjectID, warnings: [String]) {
+      self.network = network
+      self.warnings = warnings
+    }
+  }
+  public var network: String
+
+  public init(network: String) { self.network = network }
+}
+
 /// Makes a container's network namespace and attaches it to all its networks and ports in one go.
 public struct NetworkAttach: Request {
   public static let name = "network.attach"

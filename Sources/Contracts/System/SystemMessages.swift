@@ -45,10 +45,12 @@ public struct PluginStatus: Codable, Sendable, Equatable {
   public var pid: Int32
   /// How often the driver was started again.
   public var restarts: Int
+  /// What there is to say of a plugin that runs; nil for nothing.
+  public var note: String?
 
   public init(
     name: String, role: String, driver: String, version: String, state: State, capabilities: [String] = [],
-    command: [String] = [], pid: Int32 = 0, restarts: Int = 0
+    command: [String] = [], pid: Int32 = 0, restarts: Int = 0, note: String? = nil
   ) {
     self.name = name
     self.role = role
@@ -59,6 +61,7 @@ public struct PluginStatus: Codable, Sendable, Equatable {
     self.command = command
     self.pid = pid
     self.restarts = restarts
+    self.note = note
   }
 }
 

@@ -156,6 +156,20 @@ public struct VolumeRemove: Request {
   }
 }
 
+/// Removes a volume as `VolumeRemove` does with `force`; where its driver is gone, its record alone.
+public struct VolumeForget: Request {
+  public static let name = "volume.forget"
+  public struct Reply: Codable, Sendable, Equatable {
+    /// What may remain and where, for people.
+    public var warnings: [String]
+
+    public init(warnings: [String]) { self.warnings = warnings }
+  }
+  public var volume: String
+
+  public init(volume: String) { self.volume = volume }
+}
+
 /// A container is about to be removed without its anonymous volumes: from now on they are like named ones.
 public struct VolumeKeep: Request {
   public static let name = "volume.keep"

@@ -31,9 +31,16 @@ enum NetworkCommands {
       "network rm", "network remove", usage: "NETWORK [NETWORK...]", summary: "Remove one or more networks",
       arguments: .atLeast(1), flags: { [.boolean("force", "f", "Do not error if the network does not exist")] },
       run: { invocation in
-        try ContainerCommands.forEach(
-          invocation, forgiving: invocation.options.boolean("force") ? .notFound : nil
-        ) { NetworkRemove(network: $0) }
+        guard invocation.options.boolean("force") else {
+          return try ContainerCommands.forEach(invocation) { NetworkRemove(network: $0) }
+        }
+        return try ContainerCommands.forEach(
+          invocation, forgiving: .notFound,
+          show: { name, reply in
+            for warning in reply.warnings { Console.error("WARNING: \(warning)") }
+            return name
+          }
+        ) { NetworkForget(network: $0) }
       }),
   ]
 

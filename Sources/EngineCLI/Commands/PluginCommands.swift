@@ -78,7 +78,7 @@ enum PluginCommands {
     let (state, reason) =
       switch status.state {
       case .waiting: ("waiting", "")
-      case .running: ("running", "")
+      case .running: ("running", status.note ?? "")
       case .skipped(let reason): ("skipped", reason)
       case .failed(let reason): ("failed", reason)
       case .stopped: ("stopped", "")

@@ -96,13 +96,16 @@ enum SystemCommands {
     text += " Kernel Version: \(info.kernel)\n Operating System: \(info.operatingSystem)\n OSType: linux\n"
     text += " Architecture: \(info.architecture)\n CPUs: \(info.cpus)\n"
     text += " Total Memory: \(HumanText.binarySize(info.memory))\n Name: \(info.hostname)\n"
-    text += " Root Dir: \(info.root)\n Runtime Dir: \(info.runtimeDirectory)\n"
+    text += " Root Dir: \(info.root)\n Runtime Dir: \(info.runtimeDirectory)\n Log File: \(logFile(info))\n"
     Console.out(text)
     for warning in info.warnings {
       Console.error(warning.hasPrefix("WARNING") ? warning : "WARNING: \(warning)")
     }
     return 0
   }
+
+  /// Where a daemon that a command started writes, and its drivers with it.
+  private static func logFile(_ info: SystemInfo.Reply) -> String { "\(info.runtimeDirectory)/engined.log" }
 
   private static func value(_ info: SystemInfo.Reply) -> JSONValue {
     [
@@ -122,6 +125,7 @@ enum SystemCommands {
       "MemTotal": .integer(info.memory),
       "DockerRootDir": .string(info.root),
       "RuntimeDir": .string(info.runtimeDirectory),
+      "LogFile": .string(logFile(info)),
       "Name": .string(info.hostname),
       "ServerVersion": .string(info.version),
       "Plugins": .array(
@@ -164,7 +168,7 @@ enum SystemCommands {
     let state =
       switch plugin.state {
       case .waiting: "waiting"
-      case .running: "running"
+      case .running: plugin.note.map { "running: \($0)" } ?? "running"
       case .skipped(let reason): "skipped: \(reason)"
       case .failed(let reason): "failed: \(reason)"
       case .stopped: "stopped"

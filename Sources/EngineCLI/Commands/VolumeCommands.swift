@@ -28,8 +28,16 @@ enum VolumeCommands {
       summary: "Remove one or more volumes. You cannot remove a volume that is in use by a container.",
       arguments: .atLeast(1), flags: { [.boolean("force", "f", "Force the removal of one or more volumes")] },
       run: { invocation in
-        let force = invocation.options.boolean("force")
-        return try ContainerCommands.forEach(invocation) { VolumeRemove(volume: $0, force: force) }
+        guard invocation.options.boolean("force") else {
+          return try ContainerCommands.forEach(invocation) { VolumeRemove(volume: $0, force: false) }
+        }
+        return try ContainerCommands.forEach(
+          invocation,
+          show: { name, reply in
+            for warning in reply.warnings { Console.error("WARNING: \(warning)") }
+            return name
+          }
+        ) { VolumeForget(volume: $0) }
       }),
   ]
 

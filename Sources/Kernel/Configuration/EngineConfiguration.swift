@@ -20,6 +20,10 @@ public struct EngineConfiguration: Sendable, Equatable {
   public var defaults: [String: String] = [:]
   public var plugins: [String: PluginSettings] = [:]
   public var drivers: [ExternalDriver] = []
+  /// Drivers that are not started, wherever they are.
+  public var disabledDrivers: Set<String> = []
+  /// What may be meant otherwise, one line each.
+  public var warnings: [String] = []
 
   public init() {}
 
@@ -152,5 +156,13 @@ public struct ExternalDriver: Sendable, Equatable {
   public init(name: String, command: [String]) {
     self.name = name
     self.command = command
+  }
+
+  /// What a file in a plugin directory is called as a driver: its name up to the first point.
+  ///
+  /// - Returns: nil for files that are none: hidden ones, and an editor's copies.
+  public static func name(ofFile file: String) -> String? {
+    if file.hasPrefix(".") || file.hasSuffix("~") { return nil }
+    return file.split(separator: ".").first.map(String.init)
   }
 }

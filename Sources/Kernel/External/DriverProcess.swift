@@ -21,31 +21,36 @@ final class DriverProcess: Sendable {
   /// Messages without any sense that a driver may send before it is ended.
   private static let patience = 100
 
-  private struct State {
+  struct State {
     var link: DriverLink?
     var pid: Int32 = 0
     var description: PluginDescribe.Reply?
     var status = PluginStatus.State.waiting
     var reason = "it is being started"
     var starts = 0
+    /// Whether the process is to be ended for good, and why.
     var isStopping = false
+    var stopReason = "the engine ends"
     /// Why the process is to be ended.
     var verdict: String?
     var missedDeadlines = 0
   }
 
   let driver: ExternalDriver
-  private let bus: Bus
+  /// Where it was found, when that is a plugin directory.
+  private let file: String?
+  let bus: Bus
   private let instance: Instance
   private let log: Logger
-  private let state = Mutex(State())
+  let state = Mutex(State())
   private let wake: OwnedDescriptor
   private let stopped = Once<Void>()
   /// Resolved at the first successful handshake, or when the first start has failed.
   let settled = Once<Void>()
 
-  init(_ driver: ExternalDriver, bus: Bus, instance: Instance) throws(SystemCallError) {
+  init(_ driver: ExternalDriver, file: String? = nil, bus: Bus, instance: Instance) throws(SystemCallError) {
     self.driver = driver
+    self.file = file
     self.bus = bus
     self.instance = instance
     log = Logger(label: driver.name)
@@ -61,6 +66,24 @@ final class DriverProcess: Sendable {
     poke()
   }
 
+  /// Whether it does not run, and its file is no longer in the plugin directory.
+  var isGone: Bool {
+    guard let file, !Files.exists(file) else { return false }
+    return state.withLock { $0.status != .running }
+  }
+
+  /// Gives up a driver that is gone.
+  func forget() {
+    let reason = "its file \(file ?? "") is gone"
+    state.withLock { state in
+      state.isStopping = true
+      state.stopReason = reason
+    }
+    poke()
+    bus.unregister(owner: driver.name, reason: nil)
+    log.notice("the driver \(driver.name) is forgotten: \(reason)")
+  }
+
   /// Ends the process and returns when it is gone.
   func stop() async {
     let wasStarted = state.withLock { state in
@@ -72,12 +95,13 @@ final class DriverProcess: Sendable {
   }
 
   var status: PluginStatus {
-    state.withLock { state in
+    let note = file.flatMap { Files.exists($0) ? nil : "its file is gone, so it is not started again" }
+    return state.withLock { state in
       PluginStatus(
         name: driver.name, role: state.description?.role ?? driver.role, driver: state.description?.driver ?? "",
         version: state.description?.version ?? "", state: state.status,
         capabilities: state.description?.capabilities ?? [], command: driver.command, pid: state.pid,
-        restarts: max(0, state.starts - 1))
+        restarts: max(0, state.starts - 1), note: note)
     }
   }
 
@@ -119,7 +143,7 @@ final class DriverProcess: Sendable {
     }
     state.withLock { state in
       state.status = .stopped
-      state.reason = "the engine ends"
+      state.reason = state.stopReason
       state.pid = 0
     }
     settled.resolve(())
@@ -189,9 +213,13 @@ final class DriverProcess: Sendable {
       state.reason = reason
       state.status = .failed(reason: reason)
     }
+    let said = errors.lastLine.map { "; it said: \($0)" } ?? ""
+    let name = driver.name
     link.end { message in
-      let place = message.isEmpty ? "" : " before it answered \"\(message)\""
-      return EngineError(.unavailable, "the driver \(self.driver.name) did not go on\(place): \(reason)")
+      let place = message.isEmpty ? "" : " at \"\(message)\""
+      return EngineError(
+        .unavailable,
+        "the driver \(name) failed\(place): \(reason)\(said); it is started again ('engine plugin inspect \(name)')")
     }
     return reason
   }
@@ -231,8 +259,8 @@ final class DriverProcess: Sendable {
           var value: UInt64 = 0
           _ = read(events[index].fd, &value, 8)
         }
-        let (stops, verdict) = state.withLock { ($0.isStopping, $0.verdict) }
-        if stops { return "the engine ends" }
+        let (stops, reason, verdict) = state.withLock { ($0.isStopping, $0.stopReason, $0.verdict) }
+        if stops { return reason }
         if let verdict { return verdict }
         if events[0].revents & Int16(POLLOUT) != 0 { try link.flush() }
         if events[0].revents & Int16(POLLIN | POLLHUP) != 0 {
@@ -304,7 +332,7 @@ final class DriverProcess: Sendable {
   }
 
   /// Ends the process from any thread, unless it is another one by now.
-  private func condemn(_ link: DriverLink, _ verdict: String) {
+  func condemn(_ link: DriverLink, _ verdict: String) {
     state.withLock { state in
       if state.link === link { state.verdict = state.verdict ?? verdict }
     }
@@ -331,6 +359,7 @@ final class DriverProcess: Sendable {
       throw EngineError(
         .conflict, "it was the \(former.role) driver \(former.driver) and is \(reply.role) driver \(reply.driver) now")
     }
+    if state.withLock({ $0.isStopping }) { throw EngineError(.cancelled, "it is not wanted any more") }
     if former == nil { try register(role, reply.driver) }
     state.withLock { state in
       guard state.link === link else { return }
@@ -361,95 +390,6 @@ final class DriverProcess: Sendable {
     } catch {
       bus.unregister(owner: driver.name, reason: "the driver \(driver.name) is not running: \(error)")
       throw error
-    }
-  }
-
-  // MARK: Asking
-
-  private func running() throws(EngineError) -> (DriverLink, String) {
-    let (link, name, reason) = state.withLock { state in
-      (state.status == .running ? state.link : nil, state.description?.driver ?? driver.name, state.reason)
-    }
-    guard let link else {
-      throw EngineError(.unavailable, "the driver \(driver.name) is not running: \(reason)")
-    }
-    return (link, name)
-  }
-
-  private func ask<R: Request>(_ request: R, _ call: Call) async throws(EngineError) -> R.Reply {
-    let (link, name) = try running()
-    let limit = driver.deadline
-    let (id, answer) = try link.ask(R.name) { (id) throws(EngineError) in
-      try OutgoingMessage.request(
-        id, R.name, request, driver: name, trace: call.trace, deadline: limit.components.seconds * 1000)
-    }
-    let ticket = bus.timekeeper.schedule(after: limit) {
-      let late = EngineError(
-        .deadlineExceeded, "the driver \(self.driver.name) did not answer \"\(R.name)\" within \(limit)")
-      guard answer.resolve(.failure(late)) else { return }
-      link.giveUp(id)
-      self.missed(R.name, limit, link)
-    }
-    let result = await withTaskCancellationHandler {
-      await answer.value
-    } onCancel: {
-      if answer.resolve(.failure(EngineError(.cancelled, "\(R.name) was cancelled"))) { link.giveUp(id) }
-    }
-    bus.timekeeper.cancel(ticket)
-    switch result {
-    case .success(let body):
-      state.withLock { $0.missedDeadlines = 0 }
-      do throws(EngineError) {
-        return try body.decode(R.Reply.self)
-      } catch {
-        throw EngineError(
-          .protocolViolation, "the driver \(driver.name) answered \"\(R.name)\" with what is no answer to it",
-          because: error)
-      }
-    case .failure(let error):
-      throw blame(R.name, error)
-    }
-  }
-
-  private func ask<R: StreamRequest>(
-    _ request: R, _ call: Call, _ sink: Sink<R.Element>
-  ) async throws(EngineError) -> R.Reply {
-    let (link, name) = try running()
-    let (id, items) = try link.askStream(R.name) { (id) throws(EngineError) in
-      try OutgoingMessage.request(id, R.name, request, driver: name, trace: call.trace)
-    }
-    do throws(EngineError) {
-      for await item in items {
-        switch item {
-        case .element(let body): try await sink.yield(try body.decode(R.Element.self))
-        case .end(.success(let body)): return try body.decode(R.Reply.self)
-        case .end(.failure(let error)): throw blame(R.name, error)
-        }
-      }
-    } catch {
-      link.giveUp(id)
-      throw error
-    }
-    link.giveUp(id)
-    throw EngineError(.cancelled, "\(R.name) was cancelled")
-  }
-
-  /// What a driver says of itself is known to come from it.
-  private func blame(_ message: String, _ error: EngineError) -> EngineError {
-    guard error.code != .cancelled, error.code != .deadlineExceeded, error.code != .unavailable else { return error }
-    return EngineError(
-      error.code, error.message,
-      causes: error.causes + [.init(code: error.code, message: "said by the driver \(driver.name) to \"\(message)\"")])
-  }
-
-  /// A driver that misses two deadlines one after the other hangs.
-  private func missed(_ message: String, _ limit: Duration, _ link: DriverLink) {
-    let count = state.withLock { state -> Int in
-      state.missedDeadlines += 1
-      return state.missedDeadlines
-    }
-    if count >= 2 {
-      condemn(link, "it hangs: it answered neither \"\(message)\" nor the message before it within \(limit)")
     }
   }
 }
