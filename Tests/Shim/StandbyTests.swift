@@ -75,7 +75,10 @@ extension RealKernel {
       }
       for pid in all { kill(pid, SIGKILL) }
       for pid in all {
-        _ = try await eventually { ((try? Files.readText("/proc/\(pid)/stat")) ?? ") Z ").contains(") Z ") ? true : nil }
+        _ = try await eventually { () -> Bool? in
+          let status = (try? Files.readText("/proc/\(pid)/stat")) ?? ") Z "
+          return status.contains(") Z ") ? true : nil
+        }
       }
       let (id, reply) = try await run()
       #expect(!all.contains(reply.shimPID))

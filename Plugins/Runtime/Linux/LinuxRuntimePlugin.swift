@@ -340,9 +340,9 @@ public final class LinuxRuntimePlugin: Plugin {
 
   /// Tells a shim to end and waits until it has: its socket is at its end when it and its container are gone.
   private func end(_ link: ShimLink) {
-    try? link.send(.terminate)
-    if !link.awaitEnd(milliseconds: 5000), let shim = link.shim {
-      // Stopped, or in a call that does not return: its death takes the container along.
+    let isTold = (try? link.send(.terminate)) != nil
+    if !isTold || !link.awaitEnd(milliseconds: 5000), let shim = link.shim {
+      // Stopped, in a call that does not return, or out of reach: its death takes the container along.
       _ = pidfd_send_signal(shim.number, SIGKILL, nil, 0)
       link.killContainer()
       _ = link.awaitEnd(milliseconds: 1000)
