@@ -29,6 +29,10 @@ struct Foreground: ~Copyable {
   private var isStarted = false
   private var waiting: [Int32] = []
   private var impatience = 0
+  /// The request that tells the terminal's size. One at a time, because requests may overtake each other; what has
+  /// changed meanwhile is told when it is answered.
+  private var sizing: UInt64?
+  private var isSizeStale = false
   private let trace: CommandTrace?
 
   init(
@@ -72,7 +76,9 @@ struct Foreground: ~Copyable {
           if takesKeys && terminal == nil { terminal = RawTerminal(0) }
           try take(told, isExec: isExec)
         // Answers to signals and sizes: one that came too late says so, and that is all right.
-        case .reply, .failure, .element: continue
+        case .reply(let other, _), .failure(let other, _):
+          if other == sizing { try sized() }
+        case .element: continue
         }
       }
       try waitForMore()
@@ -130,8 +136,19 @@ struct Foreground: ~Copyable {
 
   private mutating func resize(by more: UInt16 = 0) throws {
     guard let container, let size = RawTerminal.size else { return }
-    _ = try client.send(
+    guard sizing == nil else {
+      isSizeStale = true
+      return
+    }
+    sizing = try client.send(
       ContainerResize(container: container, exec: exec, rows: size.rows &+ more, columns: size.columns &+ more))
+  }
+
+  private mutating func sized() throws {
+    sizing = nil
+    guard isSizeStale else { return }
+    isSizeStale = false
+    try resize()
   }
 }
 
