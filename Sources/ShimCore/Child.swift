@@ -185,7 +185,9 @@ final class Child {
       let slave = try SystemCallError.check("ioctl(TIOCGPTPEER)") {
         linux_ioctl_value(master.number, openTerminalPeer, UInt(O_RDWR | O_NOCTTY | O_CLOEXEC))
       }
-      StatusReport.send(.terminal, to: descriptors.status, descriptors: [master.number, slave])
+      guard StatusReport.send(.terminal, to: descriptors.status, descriptors: [master.number, slave]) else {
+        throw SystemCallError(call: "sendmsg", number: errno)
+      }
       return slave
     }
     guard console else { return slave }
@@ -282,7 +284,10 @@ final class Child {
     let path = try Execute.find(name, environment: environment)
     Execute.resetSignals()
     finished("find command")
-    StatusReport.send(.ready(log.steps), to: 3)
+    // Without it the shim would wait for ever.
+    guard StatusReport.send(.ready(log.steps), to: 3) else {
+      throw SetupFailure(.internalFailure, "reporting to the shim: sendmsg: \(reason(errno))")
+    }
     return Execute.run(path, name, process.arguments, environment)
   }
 }

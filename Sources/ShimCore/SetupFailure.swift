@@ -35,7 +35,9 @@ enum StatusReport {
   case ready([StepPlan])
   case failure(FailureKind, String)
 
-  static func send(_ report: StatusReport, to socket: Int32, descriptors: [Int32] = []) {
+  /// - Returns: false when it could not be sent.
+  @discardableResult
+  static func send(_ report: StatusReport, to socket: Int32, descriptors: [Int32] = []) -> Bool {
     var bytes: [UInt8]
     switch report {
     case .warning(let text): bytes = [1] + text.utf8
@@ -47,7 +49,7 @@ enum StatusReport {
     case .failure(let kind, let text): bytes = [4, kind.rawValue] + text.utf8
     }
     if bytes.count > 4096 { bytes.removeLast(bytes.count - 4096) }
-    _ = linuxSend(socket, bytes, descriptors)
+    return linuxSend(socket, bytes, descriptors) >= 0
   }
 
   init?(_ bytes: ArraySlice<UInt8>) {
