@@ -7,18 +7,18 @@ enum BaseLayer {
   private static let directories = ["dev", "etc", "proc", "sys"]
   private static let files = ["etc/hostname", "etc/hosts", "etc/resolv.conf"]
 
-  /// Makes what is missing of it; what is there is left alone, because containers may be mounted above it.
+  /// Makes what is missing of it. The modes are set in any case, because a crash may have come before they were.
   static func make(at path: String) throws(SystemCallError) {
     try makeDirectory(path)
     for name in directories { try makeDirectory("\(path)/\(name)") }
-    for name in files where !Files.exists("\(path)/\(name)") {
-      let file = try Files.open("\(path)/\(name)", O_WRONLY | O_CREAT, mode: 0o644)
+    for name in files {
+      let file = try Files.open("\(path)/\(name)", O_RDONLY | O_CREAT, mode: 0o644)
       try SystemCallError.check("fchmod", name) { fchmod(file.number, 0o644) }
     }
   }
 
-  private static func makeDirectory(_ path: String) throws(SystemCallError) {
-    if Files.isDirectory(path) { return }
+  /// A directory that everybody may enter, whatever the daemon's umask.
+  static func makeDirectory(_ path: String) throws(SystemCallError) {
     try Files.makeDirectory(path, mode: 0o755)
     try SystemCallError.check("chmod", path) { chmod(path, 0o755) }
   }

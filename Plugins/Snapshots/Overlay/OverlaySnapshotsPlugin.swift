@@ -70,8 +70,7 @@ public final class OverlaySnapshotsPlugin: Plugin {
 
   public func start() async throws(EngineError) {
     do {
-      try Files.makeDirectory(emptyLayer, mode: 0o755)
-      try SystemCallError.check("chmod", emptyLayer) { chmod(emptyLayer, 0o755) }
+      try BaseLayer.makeDirectory(emptyLayer)
       try BaseLayer.make(at: baseLayer)
     } catch {
       throw EngineError(.internalFailure, "the layers cannot be kept: \(error)")
