@@ -84,6 +84,16 @@ final class ContentStore: Sendable {
     return moved
   }
 
+  /// Writes back the file system that the blobs are on.
+  func sync() throws(EngineError) {
+    do {
+      let directory = try Files.open(blobs, O_RDONLY | O_DIRECTORY)
+      try SystemCallError.check("syncfs", blobs) { syncfs(directory.number) }
+    } catch {
+      throw Storage.error("the blobs cannot be synced", error)
+    }
+  }
+
   /// Undoes `commit`.
   func withdraw(_ digests: [Digest]) {
     for digest in digests where rename(blob(digest), ingestion(digest)) == 0 { markVerified(digest) }

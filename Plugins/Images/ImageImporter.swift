@@ -26,7 +26,7 @@ struct ImageImporter: Sendable {
       let image = try Self.image(layer, blob, execution, comment: request.comment)
       if interruption.isInterrupted { throw EngineError(.cancelled, "the import was cancelled") }
       let names = reference.map { [NewReference($0, image.id, manifest: image.record.manifest)] } ?? []
-      try await store.commit([image], references: names, applied, call)
+      try await store.commit([image], references: names, .now, applied, call)
       try await sink.yield(ImageProgress(item: "", status: image.id.description))
       return image.id
     }

@@ -106,7 +106,7 @@ final class ImageLoader: Sendable {
       lines += archived.references.isEmpty ? [image.id.description] : archived.references.map(\.familiar)
     }
     if interruption.isInterrupted { throw EngineError(.cancelled, "the load was cancelled") }
-    for (name, former) in try await store.commit(images, references: references, applied, call) {
+    for (name, former) in try await store.commit(images, references: references, .now, applied, call) {
       let text = "The image \(name) already exists, renaming the old one with ID \(former) to empty string"
       try await sink.yield(ImageProgress(item: "", status: text))
     }

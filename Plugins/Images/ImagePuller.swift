@@ -133,9 +133,9 @@ final class ImagePuller: Sendable {
       names = [NewReference(found.reference, id, manifest: found.manifest.digest, digest: found.digest)]
     }
     if isWhole {
-      applied.add(blobs: try await store.add([image], references: names, call.bus).dropped)
+      applied.add(blobs: try await store.add([image], references: names, .now, call.bus).dropped)
     } else {
-      try await store.commit([image], references: names, applied, call)
+      try await store.commit([image], references: names, .soon, applied, call)
     }
     return PulledImage(
       reference: found.reference.familiar, digest: found.digest, id: id, isNew: former != id)

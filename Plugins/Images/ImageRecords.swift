@@ -19,6 +19,8 @@ struct ImageRecord: Codable, Sendable, Equatable {
   /// What each of `repositoryDigests` leads to. One that is not here is from before this was kept, and leads to
   /// `manifest`.
   var digests: [String: DigestTarget]?
+  /// The boot (`BootIdentity`) in which the image was pulled, as long as not all of it is known to be on the disk.
+  var unsynced: String?
 
   /// Blobs that the image needs beside its configuration.
   var blobs: Set<Digest> {
@@ -48,6 +50,7 @@ struct ImageRecord: Codable, Sendable, Equatable {
     var result = self
     result.size = new.size
     result.layerSizes = new.layerSizes ?? layerSizes
+    result.unsynced = new.unsynced ?? unsynced
     result.repositoryDigests += new.repositoryDigests.filter { !repositoryDigests.contains($0) }
     if let targets = new.digests { result.digests = (digests ?? [:]).merging(targets) { $1 } }
     guard let manifest = new.manifest, let content = new.content else { return result }
@@ -99,6 +102,15 @@ struct ReferenceRecord: Codable, Sendable, Equatable {
   /// The manifest that the name led to; nil in records from before this was kept: then it is the image's.
   var manifest: Digest?
   /// The digest that the registry has under this name as far as is known: of an index or of the manifest.
+  var digest: Digest?
+  /// What the name goes back to when the image is lost because it was not on the disk yet.
+  var former: FormerReference?
+}
+
+/// What a name stood for before.
+struct FormerReference: Codable, Sendable, Equatable {
+  var image: Digest
+  var manifest: Digest?
   var digest: Digest?
 }
 

@@ -30,27 +30,35 @@ final class ImageStore: Sendable {
 
   let content: ContentStore
   let state = Mutex(State())
+  /// `BootIdentity`, read when the images are.
+  private let boot = Mutex("")
+  private let background: BackgroundSync
   /// Changes are made one after the other, so that records and memory agree.
   private let changes = AsyncMutex()
   private let commits = AsyncSemaphore(1)
 
-  init(content: ContentStore) { self.content = content }
+  init(content: ContentStore, host: PluginHost) {
+    self.content = content
+    background = BackgroundSync(host: host)
+  }
 
   // MARK: Loading
 
   func load(_ bus: Bus, _ report: (String) -> Void) async throws(EngineError) {
     try content.prepare()
-    let images = try await bus.request(RecordRead(kind: Self.imageKind))
-    let references = try await bus.request(RecordRead(kind: Self.referenceKind))
+    var records = try StoredRecords(
+      images: await bus.request(RecordRead(kind: Self.imageKind)),
+      references: await bus.request(RecordRead(kind: Self.referenceKind)))
+    let boot: String
+    do throws(SystemCallError) {
+      boot = try BootIdentity.read()
+    } catch {
+      throw EngineError(.internalFailure, "the images cannot be read: \(error)")
+    }
+    self.boot.withLock { $0 = boot }
+    if let change = try records.dropUnsynced(before: boot, content, report) { _ = try await bus.request(change) }
     var state = State()
-    for record in images {
-      guard let id = Digest(hex: record.key) else { throw Self.corrupt(record) }
-      let value: ImageRecord
-      do throws(EngineError) {
-        value = try JSON.decode(ImageRecord.self, Array(record.value.utf8))
-      } catch {
-        throw Self.corrupt(record)
-      }
+    for (id, value) in records.images {
       var damage: EngineError?
       var configuration = ImageConfiguration(architecture: "", os: "", rootfs: .init(differenceIDs: []))
       do throws(EngineError) {
@@ -65,19 +73,13 @@ final class ImageStore: Sendable {
           layers: value.layers, size: value.size, stored: value.stored),
         record: value, damage: damage)
     }
-    for record in references {
-      guard let value = try? JSON.decode(ReferenceRecord.self, Array(record.value.utf8)),
-        let reference = try? ImageReference(parsing: record.key), state.images[value.image] != nil
-      else { throw Self.corrupt(record) }
-      state.references[reference.description] = value
-    }
+    state.references = records.references
     Self.index(&state)
     let loaded = state
     self.state.withLock { $0 = loaded }
-  }
-
-  private static func corrupt(_ record: Record) -> EngineError {
-    EngineError(.corrupt, "the record \(record.kind) \(record.key) does not read: \(record.value.prefix(200))")
+    // What an engine that was killed did not come to.
+    background.expect(loaded.images.filter { $0.value.record.unsynced != nil }.keys)
+    syncInBackground(bus)
   }
 
   private func readConfiguration(_ id: Digest) throws(EngineError) -> ImageConfiguration {
@@ -106,13 +108,21 @@ final class ImageStore: Sendable {
     var dropped: Set<Digest> = []
   }
 
+  /// When what is stored must survive a power failure.
+  enum Safety: Sendable {
+    /// Before the request is answered: there is no other copy that the engine could get.
+    case now
+    /// Soon. Until then a power failure loses all of the image, never half of it, and it can be pulled again.
+    case soon
+  }
+
   /// Gives images their blobs, makes everything survive a power failure, and records them.
   ///
   /// - Parameter work: is told which blobs may be unneeded now.
   /// - Returns: names that stood for another image before, with that image.
   @discardableResult
   func commit(
-    _ new: [NewImage], references: [NewReference], _ work: AppliedLayers, _ call: Call
+    _ new: [NewImage], references: [NewReference], _ safety: Safety, _ work: AppliedLayers, _ call: Call
   ) async throws(EngineError) -> [(name: String, former: Digest)] {
     // One after the other: a blob that one gives back because its record failed may be one that the next relies on.
     try await commits.acquire()
@@ -120,10 +130,11 @@ final class ImageStore: Sendable {
     let moved = try content.commit(Set(new.flatMap { $0.record.content ?? [] }))
     FaultPoint.reach("images.commit.moved")
     do throws(EngineError) {
-      _ = try await call.request(SnapshotSync())
+      if safety == .now { try await sync(call) }
       if Task.isCancelled { throw EngineError(.cancelled, "interrupted") }
-      let outcome = try await add(new, references: references, call.bus)
+      let outcome = try await add(new, references: references, safety, call.bus)
       work.add(blobs: outcome.dropped)
+      if safety == .soon { syncInBackground(call.bus) }
       return outcome.moved
     } catch {
       content.withdraw(moved)
@@ -131,15 +142,38 @@ final class ImageStore: Sendable {
     }
   }
 
-  /// Stores images and names in one transaction that survives a power failure; their layers must be safe already. What
-  /// is known of an image that is here already is joined with what is new of it.
+  /// Writes back layers and blobs, which need not be on one file system.
+  private func sync(_ call: Call) async throws(EngineError) {
+    _ = try await call.request(SnapshotSync())
+    try content.sync()
+  }
+
+  private func syncInBackground(_ bus: Bus) {
+    background.start { () async throws(EngineError) in
+      // Not as a root request, which has a deadline.
+      try await self.sync(Call(bus: bus))
+    } record: { (snapshot) async throws(EngineError) in
+      _ = try await self.change(bus, .power) { (draft) throws(EngineError) in
+        for id in self.background.unchanged(since: snapshot) { draft.markSynced(id) }
+      }
+    }
+  }
+
+  /// Waits until what was pulled is on the disk.
+  func finish() async { await background.finish() }
+
+  /// Stores images and names in one transaction. What is known of an image that is here already is joined with what is
+  /// new of it.
+  ///
+  /// - Parameter safety: `now` where the layers are safe already: then the transaction is too.
   func add(
-    _ new: [NewImage], references: [NewReference], _ bus: Bus
+    _ new: [NewImage], references: [NewReference], _ safety: Safety, _ bus: Bus
   ) async throws(EngineError) -> Outcome {
     var written: [Digest] = []
     do throws(EngineError) {
-      let outcome = try await change(bus) { (draft) throws(EngineError) in
-        for image in new {
+      let outcome = try await change(bus, safety == .now ? .power : .process) { (draft) throws(EngineError) in
+        for var image in new {
+          if safety == .soon { image.record.unsynced = boot.withLock { $0 } }
           let documents =
             [(image.id, image.configuration)] + (image.record.manifest.map { [($0, image.manifest)] } ?? [])
             + image.indexes.map { ($0.digest, $0.bytes) }
@@ -147,11 +181,12 @@ final class ImageStore: Sendable {
             let isDamaged = digest == image.id && self.image(image.id)?.damage != nil
             if content.has(digest) && !isDamaged { continue }
             if !content.has(digest) { written.append(digest) }
-            try write(bytes, to: content.blob(digest))
+            try write(bytes, to: content.blob(digest), durable: safety == .now)
           }
           draft.add(image)
         }
         for reference in references { draft.set(reference) }
+        if safety == .soon { background.expect(new.map(\.id)) }
         FaultPoint.reach("images.add.blobs")
       }
       FaultPoint.reach("images.add.recorded")
@@ -168,7 +203,7 @@ final class ImageStore: Sendable {
   func remove(
     references: [String], digests: [Digest: Set<String>] = [:], images: [Digest], _ bus: Bus
   ) async throws(EngineError) -> Outcome {
-    let outcome = try await change(bus) { (draft) throws(EngineError) in
+    let outcome = try await change(bus, .power) { (draft) throws(EngineError) in
       for name in references { draft.remove(reference: name) }
       for (id, lost) in digests { draft.update(id) { $0.repositoryDigests.removeAll { lost.contains($0) } } }
       for id in images { draft.remove(image: id) }
@@ -181,7 +216,7 @@ final class ImageStore: Sendable {
   func remember(
     _ name: ImageReference, has manifest: Digest, of id: Digest, _ bus: Bus
   ) async throws(EngineError) {
-    _ = try await change(bus) { (draft) throws(EngineError) in
+    _ = try await change(bus, .power) { (draft) throws(EngineError) in
       let digest = "\(name.familiarRepository)@\(manifest)"
       guard let record = draft.image(id), record.content(of: manifest) != nil else { return }
       draft.take([digest], from: id)
@@ -197,9 +232,9 @@ final class ImageStore: Sendable {
     }
   }
 
-  /// Makes a change in one transaction that survives a power failure, in the records and then in memory.
+  /// Makes a change in one transaction, in the records and then in memory.
   private func change(
-    _ bus: Bus, _ body: (inout StoreDraft) throws(EngineError) -> Void
+    _ bus: Bus, _ durability: Durability, _ body: (inout StoreDraft) throws(EngineError) -> Void
   ) async throws(EngineError) -> Outcome {
     await changes.lock()
     defer { changes.unlock() }
@@ -224,7 +259,7 @@ final class ImageStore: Sendable {
       }
     }
     if !put.isEmpty || !delete.isEmpty {
-      _ = try await bus.request(RecordWrite(put: put, delete: delete, durability: .power))
+      _ = try await bus.request(RecordWrite(put: put, delete: delete, durability: durability))
     }
     state.withLock { [draft] state in
       draft.apply(to: &state)
@@ -233,9 +268,9 @@ final class ImageStore: Sendable {
     return Outcome(moved: draft.moved, dropped: draft.dropped)
   }
 
-  private func write(_ bytes: [UInt8], to path: String) throws(EngineError) {
+  private func write(_ bytes: [UInt8], to path: String, durable: Bool) throws(EngineError) {
     do {
-      try Files.replace(path, with: bytes, durable: true)
+      try Files.replace(path, with: bytes, durable: durable)
     } catch {
       throw Storage.error("the image cannot be stored", error)
     }

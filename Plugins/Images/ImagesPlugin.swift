@@ -36,7 +36,7 @@ public final class ImagesPlugin: Plugin {
     let state = try host.stateDirectory()
     let settings = ImageSettings(host.configuration)
     content = ContentStore(directory: state, lifetime: settings.ingestLifetime)
-    store = ImageStore(content: content)
+    store = ImageStore(content: content, host: host)
     collector = LayerCollector(store: store, host: host)
     let layers = LocalLayers(content: content, settings: settings)
     importer = ImageImporter(store: store, collector: collector, layers: layers)
@@ -97,6 +97,8 @@ public final class ImagesPlugin: Plugin {
     await collector.collect(Set(try await host.bus.request(SnapshotLayers())))
   }
 
+  public func stop() async { await store.finish() }
+
   /// A second name leads to the manifest of the first; the digest that this has is only known in its own repository.
   private func tag(_ request: ImageTag, _ call: Call) async throws(EngineError) -> Done {
     let target = try ImageImporter.target(request.target)
@@ -107,7 +109,7 @@ public final class ImagesPlugin: Plugin {
       let reference = NewReference(
         target, source.image, manifest: source.manifest ?? self.store.image(source.image)?.record.manifest,
         digest: isSameRepository ? source.digest : nil)
-      work.add(blobs: try await self.store.add([], references: [reference], call.bus).dropped)
+      work.add(blobs: try await self.store.add([], references: [reference], .now, call.bus).dropped)
     }
     return Done()
   }

@@ -48,17 +48,37 @@ struct StoreDraft {
 
   mutating func set(_ reference: NewReference) {
     let name = reference.name.description
-    if let former = self.reference(name), former.image != reference.record.image {
-      moved.append((reference.name.familiar, former.image))
-      touch(former.image)
+    var record = reference.record
+    if let former = self.reference(name) {
+      if former.image != record.image {
+        moved.append((reference.name.familiar, former.image))
+        touch(former.image)
+      }
+      if image(record.image)?.unsynced != nil {
+        record.former =
+          former.former
+          ?? FormerReference(image: former.image, manifest: former.manifest, digest: former.digest)
+        if record.former?.image == record.image { record.former = nil }
+      }
     }
-    references[name] = .some(reference.record)
+    references[name] = .some(record)
     touch(reference.record.image)
   }
 
   mutating func remove(reference name: String) {
     if let former = reference(name) { touch(former.image) }
     references[name] = .some(nil)
+  }
+
+  /// An image is on the disk, and its names need not remember what they stood for.
+  mutating func markSynced(_ id: Digest) {
+    guard image(id)?.unsynced != nil else { return }
+    update(id) { $0.unsynced = nil }
+    for name in base.references.keys {
+      guard var record = reference(name), record.image == id, record.former != nil else { continue }
+      record.former = nil
+      references[name] = .some(record)
+    }
   }
 
   private mutating func touch(_ id: Digest) {

@@ -138,9 +138,17 @@ extension Lifecycle {
   ) async throws(EngineError) -> Local {
     let id = record.id
     var mark = MonotonicClock.now
-    let root = try await call.request(
-      SnapshotMount(container: id, layers: record.layers, discardable: record.configuration.removesItself)
-    ).root
+    let mount = SnapshotMount(
+      container: id, layers: record.layers, discardable: record.configuration.removesItself)
+    let root: Descriptor
+    do throws(EngineError) {
+      root = try await call.request(mount).root
+    } catch  where error.code == .notFound {
+      throw EngineError(
+        .notFound,
+        "the image \(record.configuration.image) of the container \(record.name) is not here: pull or load it again",
+        because: error)
+    }
     if fresh != nil {
       await hold("file system of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
         _ = try await call.request(SnapshotRemove(container: id))

@@ -41,7 +41,7 @@ final class LayerStore: Sendable {
     policy = UnpackPolicy(host.configuration)
   }
 
-  /// Reads what is there. What a former engine left half unpacked is thrown away.
+  /// Reads what is there. What a former engine or a power failure left half unpacked is thrown away.
   ///
   /// - Throws: `corrupt` that names the file that does not read.
   func load() throws(EngineError) {
@@ -54,6 +54,13 @@ final class LayerStore: Sendable {
     }
     for name in names {
       if let chain = Digest(hex: name) {
+        // A layer that was not synced before a power failure is a directory without what was written last. No image
+        // relies on it.
+        guard let status = Files.status("\(path)/\(name)/layer"), status.st_size > 0 else {
+          host.log.error("the layer \(chain.short) is incomplete, as a power failure leaves it, and goes")
+          try trash.throwAway("\(path)/\(name)")
+          continue
+        }
         let layer = try read(chain)
         layers.withLock { $0[chain] = layer }
       } else if name.hasPrefix(Self.temporaryPrefix) {

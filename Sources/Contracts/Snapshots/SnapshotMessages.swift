@@ -53,7 +53,8 @@ public struct SnapshotRemoveLayers: Request {
   public init(chainIDs: [Digest]) { self.chainIDs = chainIDs }
 }
 
-/// Makes every layer that was applied so far survive a power failure; asked once before an image is recorded.
+/// Makes every layer that was applied so far survive a power failure; asked before an image is recorded,
+/// or right after one was pulled.
 public struct SnapshotSync: Request {
   public static let name = "snapshot.sync"
   public typealias Reply = Done
