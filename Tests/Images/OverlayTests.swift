@@ -24,6 +24,20 @@ struct OverlayTests {
     return tar
   }
 
+  /// ext4 is asked to spread the layers; elsewhere there is nothing to see.
+  @Test func layersAreSpreadOverTheDisk() async throws {
+    let harness = try await Harness()
+    var system = statfs()
+    try #require(statfs(harness.layerDirectory, &system) == 0)
+    let directory = try Files.open(harness.layerDirectory, O_RDONLY | O_DIRECTORY)
+    var flags: UInt32 = 0
+    let isKnown = linux_ioctl_pointer(directory.number, 0x8008_6601, &flags) == 0
+    let isExt4 = system.f_type == 0xEF53
+    #expect(isKnown || !isExt4)
+    #expect(!isExt4 || flags & 0x0002_0000 != 0)
+    withExtendedLifetime(directory) {}
+  }
+
   @Test func mountsLayersAboveEachOther() async throws {
     let harness = try await Harness()
     let low = try await harness.apply(Self.base().finished)

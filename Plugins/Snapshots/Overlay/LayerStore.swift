@@ -48,6 +48,7 @@ final class LayerStore: Sendable {
     let names: [String]
     do {
       try Files.makeDirectory(path)
+      InodePlacement.spread(path)
       names = try Files.list(path)
     } catch {
       throw EngineError(.internalFailure, "the layers cannot be listed: \(error)")
