@@ -39,7 +39,8 @@ final class SeccompFilters: Sendable {
     case .standard: key = Key(capabilities: capabilities, profile: "")
     }
     if let program = compiled.withLock({ $0[key] }) { return program }
-    let program = try key.profile.isEmpty ? Self.standard(capabilities) : Self.program(key.profile, capabilities)
+    let program = SeccompReducer.reduce(
+      try key.profile.isEmpty ? Self.standard(capabilities) : Self.program(key.profile, capabilities))
     compiled.withLock { compiled in
       if compiled.count >= Self.limit, !key.profile.isEmpty { compiled = compiled.filter { $0.key.profile.isEmpty } }
       compiled[key] = program
@@ -47,7 +48,8 @@ final class SeccompFilters: Sendable {
     return program
   }
 
-  private static func standard(_ capabilities: UInt64) throws(EngineError) -> [UInt8] {
+  /// The default rules as libseccomp writes them.
+  static func standard(_ capabilities: UInt64) throws(EngineError) -> [UInt8] {
     do {
       return try compile(capabilities)
     } catch {
@@ -57,7 +59,8 @@ final class SeccompFilters: Sendable {
 
   // MARK: Profiles of users
 
-  private static func program(_ text: String, _ capabilities: UInt64) throws(EngineError) -> [UInt8] {
+  /// A profile as libseccomp writes it.
+  static func program(_ text: String, _ capabilities: UInt64) throws(EngineError) -> [UInt8] {
     let machine = SeccompProfile.Machine(
       architecture: architecture, capabilities: capabilities, kernel: kernelVersion)
     let profile = try SeccompProfile(text, on: machine)
