@@ -52,9 +52,17 @@ enum Execute {
     }
   }
 
+  /// The signals that the shim ignores, by itself or since whoever started the engine did; found out once, ahead of the
+  /// first container. execve(2) resets those that are caught.
+  static let ignoredSignals: [Int32] = (1..<Int32(65)).filter { number in
+    var action = sigaction()
+    guard sigaction(number, nil, &action) == 0 else { return false }
+    return unsafeBitCast(action.__sigaction_handler.sa_handler, to: Int.self) == 1  // SIG_IGN
+  }
+
   /// Signals as a new program expects them: nothing ignored, nothing blocked (signal(7)).
   static func resetSignals() {
-    for number in 1..<Int32(65) where number != SIGKILL && number != SIGSTOP { signal(number, SIG_DFL) }
+    for number in ignoredSignals { signal(number, SIG_DFL) }
     var none = sigset_t()
     sigemptyset(&none)
     sigprocmask(SIG_SETMASK, &none, nil)

@@ -46,11 +46,12 @@ enum Privileges {
   static func become(_ identity: Identity, capabilities: UInt64) throws(SetupFailure) {
     try stage("dropping capabilities") { () throws(SystemCallError) in
       for number in 0...lastCapability where capabilities & (1 << UInt64(number)) == 0 {
+        if linux_prctl(PR_CAPBSET_DROP, UInt(number), 0, 0, 0) == 0 { continue }
+        let failure = errno
+        // A number past the last that the kernel knows, or one that is gone already.
         let present = linux_prctl(PR_CAPBSET_READ, UInt(number), 0, 0, 0)
         if present < 0 { break }
-        if present == 1 {
-          try SystemCallError.check("prctl(PR_CAPBSET_DROP)") { linux_prctl(PR_CAPBSET_DROP, UInt(number), 0, 0, 0) }
-        }
+        if present == 1 { throw SystemCallError(call: "prctl(PR_CAPBSET_DROP)", number: failure) }
       }
       try SystemCallError.check("prctl(PR_SET_KEEPCAPS)") { linux_prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) }
     }

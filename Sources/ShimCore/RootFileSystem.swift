@@ -26,50 +26,44 @@ struct RootFileSystem: ~Copyable {
     }
   }
 
+  /// As mount(2) takes them; `MOUNT_ATTR_*` have the same values.
+  private static let plain = UInt(MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
   /// /proc, /sys, /dev and what is below them. Links of the image are not followed: the kernel's file systems go to
   /// the root's own directories.
+  ///
+  /// They are mounted by mount(2), one call each, in a directory that was reached without links, or in a file system of
+  /// this container's own that nobody else has seen: with detached mounts each takes eight calls, and these are on the way
+  /// of every start. What is read-only is so as a mount: a whole file system (`MS_RDONLY` of a first mount) may be another
+  /// container's too.
   func mountKernelFileSystems(host: HostPieces) throws(SetupFailure) {
-    let plain = UInt32(MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
-    try place("proc", "proc", plain, at: "proc", mode: 0o555)
+    try place("proc", "proc", at: "proc", makes: true)
     try makeDevices(host: host)
-    let sysfs = plan.isPrivileged ? plain : plain | UInt32(MOUNT_ATTR_RDONLY)
-    try place("sysfs", "sysfs", sysfs, at: "sys", mode: 0o555)
-    try mountCgroups(plain)
+    try place("sysfs", "sysfs", at: "sys", makes: true)
+    if !plan.isPrivileged { try makeMountReadOnly("sys", recursive: false) }
+    try mountCgroups()
   }
 
-  private func mountCgroups(_ plain: UInt32) throws(SetupFailure) {
+  private func mountCgroups() throws(SetupFailure) {
     if plan.cgroupMounts.isEmpty { return }
-    let attributes = plan.isPrivileged ? plain : plain | UInt32(MOUNT_ATTR_RDONLY)
     let isUnified = plan.cgroupMounts.count == 1 && plan.cgroupMounts[0].key.isEmpty
-    if isUnified { return try place("cgroup2", "cgroup", attributes, at: "sys/fs/cgroup", mode: 0o755, make: false) }
-    let base = try stage("making /sys/fs/cgroup") { () throws(SystemCallError) in
-      try Mounts.make("tmpfs", [.value("source", "tmpfs"), .value("mode", "755")], attributes: plain)
-    }
-    try attach(base.number, at: "sys/fs/cgroup", make: false)
-    for hierarchy in plan.cgroupMounts {
-      try stage("mounting the cgroups \(hierarchy.key)") { () throws(SystemCallError) in
-        try SystemCallError.check("mkdirat", hierarchy.key) { mkdirat(base.number, hierarchy.key, 0o755) }
-        let mount =
-          hierarchy.value.isEmpty
-          ? try Mounts.make("cgroup2", [.value("source", "cgroup")], attributes: attributes)
-          : try Mounts.make("cgroup", options(hierarchy.value), attributes: attributes)
-        try Mounts.attach(mount.number, at: base.number, hierarchy.key)
+    if isUnified {
+      try place("cgroup2", "cgroup", at: "sys/fs/cgroup", makes: false)
+    } else {
+      try place("tmpfs", "tmpfs", at: "sys/fs/cgroup", makes: false, options: "mode=755")
+      let base = try open("sys/fs/cgroup")
+      try stage("mounting the cgroups") { () throws(SystemCallError) in
+        try SystemCallError.check("fchdir", "/sys/fs/cgroup") { fchdir(base.number) }
+        for hierarchy in plan.cgroupMounts {
+          try SystemCallError.check("mkdir", hierarchy.key) { mkdir(hierarchy.key, 0o755) }
+          let type = hierarchy.value.isEmpty ? "cgroup2" : "cgroup"
+          try SystemCallError.check("mount", "/sys/fs/cgroup/\(hierarchy.key)") {
+            Glibc.mount("cgroup", hierarchy.key, type, Self.plain, hierarchy.value.isEmpty ? nil : hierarchy.value)
+          }
+        }
       }
     }
-    if !plan.isPrivileged {
-      try stage("making /sys/fs/cgroup read-only") { () throws(SystemCallError) in
-        try Mounts.setAttributes(base.number, set: UInt64(MOUNT_ATTR_RDONLY), recursive: false)
-      }
-    }
-  }
-
-  /// `cpu,cpuacct` or `name=systemd` as options of fsconfig(2).
-  private func options(_ text: String) -> [Mounts.Option] {
-    [.value("source", "cgroup")]
-      + text.split(separator: ",").map { part in
-        guard let sign = part.firstIndex(of: "=") else { return .flag(String(part)) }
-        return .value(String(part[..<sign]), String(part[part.index(after: sign)...]))
-      }
+    if !plan.isPrivileged { try makeMountReadOnly("sys/fs/cgroup", recursive: true) }
   }
 
   private func makeDevices(host: HostPieces) throws(SetupFailure) {
@@ -78,30 +72,30 @@ struct RootFileSystem: ~Copyable {
         "tmpfs", [.value("source", "tmpfs"), .value("mode", "755"), .value("size", "65536k")],
         attributes: UInt32(MOUNT_ATTR_NOSUID))
     }
-    try attach(devices.number, at: "dev", make: true)
+    let target = try open("dev", makes: true)
+    try stage("mounting /dev") { () throws(SystemCallError) in
+      try Mounts.attach(devices.number, at: target.number, "")
+    }
     try Devices.populate(devices.number, privileged: host.devices)
-    let quiet = UInt32(MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
-    try stage("mounting /dev/pts") { () throws(SystemCallError) in
-      let terminals = try Mounts.make(
-        "devpts",
-        [.value("source", "devpts"), .value("mode", "0620"), .value("gid", "5"), .value("ptmxmode", "0666")],
-        attributes: quiet)
-      try Mounts.attach(terminals.number, at: devices.number, "pts")
-    }
-    let plain = quiet | UInt32(MOUNT_ATTR_NODEV)
-    try stage("mounting /dev/shm") { () throws(SystemCallError) in
-      guard plan.hasSharedMemory else { return }
-      if host.sharedMemory >= 0 { return try Mounts.attach(host.sharedMemory, at: devices.number, "shm") }
-      let shared = try Mounts.make(
-        "tmpfs",
-        [.value("source", "shm"), .value("mode", "1777"), .value("size", String(plan.sharedMemorySize))],
-        attributes: plain)
-      try Mounts.attach(shared.number, at: devices.number, "shm")
-    }
-    try stage("mounting /dev/mqueue") { () throws(SystemCallError) in
+    try stage("mounting what is in /dev") { () throws(SystemCallError) in
+      try SystemCallError.check("fchdir", "/dev") { fchdir(devices.number) }
+      try SystemCallError.check("mount", "/dev/pts") {
+        Glibc.mount(
+          "devpts", "pts", "devpts", UInt(MS_NOSUID | MS_NOEXEC), "mode=0620,gid=5,ptmxmode=0666")
+      }
+      if plan.hasSharedMemory {
+        if host.sharedMemory >= 0 {
+          try Mounts.attach(host.sharedMemory, at: devices.number, "shm")
+        } else {
+          try SystemCallError.check("mount", "/dev/shm") {
+            Glibc.mount("shm", "shm", "tmpfs", Self.plain, "mode=1777,size=\(plan.sharedMemorySize)")
+          }
+        }
+      }
       do throws(SystemCallError) {
-        let queues = try Mounts.make("mqueue", [.value("source", "mqueue")], attributes: plain)
-        try Mounts.attach(queues.number, at: devices.number, "mqueue")
+        try SystemCallError.check("mount", "/dev/mqueue") {
+          Glibc.mount("mqueue", "mqueue", "mqueue", Self.plain, nil)
+        }
       } catch  where error.number == ENODEV {
         // A kernel without POSIX message queues: nothing in the container can miss them.
       }
@@ -174,15 +168,29 @@ struct RootFileSystem: ~Copyable {
     }
     var empty: OwnedDescriptor?
     for path in paths {
+      // /proc is the kernel's own, and no volume lies in it: a path there leads where it says.
+      if path.hasPrefix("/proc/") {
+        if Glibc.mount("/dev/null", path, nil, UInt(MS_BIND), nil) == 0 || errno == ENOENT { continue }
+        let number = errno
+        guard number == ENOTDIR else {
+          throw SetupFailure(.internalFailure, "masking \(path): mount: \(reason(number))")
+        }
+      }
       guard let target = try find(path) else { continue }
       var status = stat()
       guard fstat(target.number, &status) == 0 else { continue }
       let isDirectory = status.st_mode & S_IFMT == S_IFDIR
       if isDirectory && empty == nil {
-        empty = try stage("masking \(path)") { () throws(SystemCallError) in
+        let made = try stage("masking \(path)") { () throws(SystemCallError) in
           try Mounts.make(
             "tmpfs", [.value("source", "tmpfs"), .value("nr_inodes", "2")], attributes: UInt32(MOUNT_ATTR_RDONLY))
         }
+        // The first is attached itself: closing a mount that is attached nowhere waits for the whole system.
+        try stage("masking \(path)") { () throws(SystemCallError) in
+          try Mounts.attach(made.number, at: target.number, "")
+        }
+        empty = consume made
+        continue
       }
       let source = isDirectory ? empty?.number ?? -1 : null.number
       try stage("masking \(path)") { () throws(SystemCallError) in
@@ -194,6 +202,17 @@ struct RootFileSystem: ~Copyable {
 
   func makeReadOnly(_ paths: [String]) throws(SetupFailure) {
     for path in paths {
+      if path.hasPrefix("/proc/") {
+        let failure = Glibc.mount(path, path, nil, UInt(MS_BIND | MS_REC), nil) == 0 ? 0 : errno
+        if failure == ENOENT { continue }
+        try stage("making \(path) read-only") { () throws(SystemCallError) in
+          if failure != 0 { throw SystemCallError(call: "mount", subject: path, number: failure) }
+          try SystemCallError.check("mount", path) {
+            Glibc.mount(nil, path, nil, UInt(MS_REMOUNT | MS_BIND | MS_RDONLY) | Self.plain, nil)
+          }
+        }
+        continue
+      }
       guard let target = try find(path) else { continue }
       try stage("making \(path) read-only") { () throws(SystemCallError) in
         let copy = try Mounts.clone(at: target.number, "", recursive: true)
@@ -233,29 +252,37 @@ struct RootFileSystem: ~Copyable {
     }
   }
 
+  /// Mounts a file system of the kernel's at a directory of the root itself.
   private func place(
-    _ type: String, _ source: String, _ attributes: UInt32, at path: String, mode: UInt32, make: Bool = true
+    _ type: String, _ source: String, at path: String, makes: Bool, options: String? = nil
   ) throws(SetupFailure) {
-    let mount = try stage("mounting /\(path)") { () throws(SystemCallError) in
-      try Mounts.make(type, [.value("source", source)], attributes: attributes)
+    let target = try open(path, makes: makes)
+    try stage("mounting /\(path)") { () throws(SystemCallError) in
+      try SystemCallError.check("fchdir", "/\(path)") { fchdir(target.number) }
+      try SystemCallError.check("mount", "/\(path)") { Glibc.mount(source, ".", type, Self.plain, options) }
     }
-    try attach(mount.number, at: path, make: make)
   }
 
-  /// Attaches at a directory of the root itself, reached without any link.
-  private func attach(_ mount: Int32, at path: String, make: Bool) throws(SetupFailure) {
-    try stage("mounting /\(path)") { () throws(SystemCallError) in
-      if make {
-        do throws(SystemCallError) {
-          try SystemCallError.check("mkdirat", "/\(path)") { mkdirat(root.number, path, 0o755) }
-        } catch  where error.number == EEXIST {}
-      }
+  /// The mount at a path that `open` found free of links; the file system behind it stays as it is.
+  private func makeMountReadOnly(_ path: String, recursive: Bool) throws(SetupFailure) {
+    let mount = try open(path)
+    try stage("making /\(path) read-only") { () throws(SystemCallError) in
+      try Mounts.setAttributes(mount.number, set: UInt64(MOUNT_ATTR_RDONLY), recursive: recursive)
+    }
+  }
+
+  /// Opens a directory of the root itself, reached without any link.
+  private func open(_ path: String, makes: Bool = false) throws(SetupFailure) -> OwnedDescriptor {
+    try stage("opening /\(path)") { () throws(SystemCallError) in
       var how = open_how()
       how.flags = UInt64(O_PATH | O_DIRECTORY | O_CLOEXEC)
       how.resolve = UInt64(RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
-      let target = OwnedDescriptor(
-        adopting: try SystemCallError.check("openat2", "/\(path)") { linux_openat2(root.number, path, &how) })
-      try Mounts.attach(mount, at: target.number, "")
+      var number = linux_openat2(root.number, path, &how)
+      if number < 0, errno == ENOENT, makes {
+        try SystemCallError.check("mkdirat", "/\(path)") { mkdirat(root.number, path, 0o755) }
+        number = linux_openat2(root.number, path, &how)
+      }
+      return OwnedDescriptor(adopting: try SystemCallError.check("openat2", "/\(path)") { number })
     }
   }
 }

@@ -42,6 +42,7 @@ public final class Shim {
   public static func warmUp() {
     let frame = Frame(number: 0, body: ToShim.start(StartPlan()))
     if let bytes = try? frame.encoded() { _ = try? Frame<ToShim>(decoding: bytes) }
+    _ = Execute.ignoredSignals
   }
 
   public func run() {
