@@ -8,10 +8,24 @@ import Synchronization
 /// `maximumThreads`; a handler may therefore block, and costs a thread rather than the bus. Surplus threads leave
 /// after `idleSeconds`.
 public final class ElasticExecutor: TaskExecutor {
+  /// A thread that takes jobs, and the place where it sleeps.
+  private final class Worker: Sendable {
+    let wake = ConditionVariable()
+  }
+
+  private struct Sleeper {
+    var worker: Worker
+    /// Where it ran when it fell asleep, and where the system likes to wake it.
+    var processor: Int32
+  }
+
   private struct State {
     var jobs = JobQueue()
     var threads = 0
-    var idle = 0
+    /// Those that sleep and were not woken, the last to fall asleep at the end.
+    var sleepers: [Sleeper] = []
+    /// Those that were woken and have not looked for a job yet.
+    var waking = 0
     /// Counts jobs that were taken, so that the watcher can tell a queue that moves from one that is stuck.
     var taken: UInt64 = 0
     var watcherRuns = false
@@ -22,6 +36,14 @@ public final class ElasticExecutor: TaskExecutor {
       taken &+= 1
       return job
     }
+
+    /// Takes a sleeper for a job: one whose processor is not the given one, else the last to fall asleep.
+    mutating func wakeSleeper(awayFrom processor: Int32) -> Worker? {
+      if sleepers.isEmpty { return nil }
+      let index = sleepers.lastIndex { $0.processor != processor } ?? sleepers.count - 1
+      waking += 1
+      return sleepers.remove(at: index).worker
+    }
   }
 
   /// Threads that are started at once when jobs come in; beyond them only a stuck queue starts more.
@@ -31,7 +53,6 @@ public final class ElasticExecutor: TaskExecutor {
   public let patience: UInt32
   private let idleSeconds: Int
   private let state = Mutex(State())
-  private let wake = ConditionVariable()
   private let watch = ConditionVariable()
 
   public init(coreThreads: Int = 4, maximumThreads: Int = 1024, patience: UInt32 = 1000, idleSeconds: Int = 10) {
@@ -49,11 +70,16 @@ public final class ElasticExecutor: TaskExecutor {
   }
 
   public func enqueue(_ job: UnownedJob) {
-    enum Need { case nothing, wake, thread, watcher, wakeWatcher }
+    enum Need {
+      case nothing, thread, watcher, wakeWatcher
+      case wake(Worker)
+    }
+    // Who adds a job in the middle of another goes on with that one, so the new one is to run elsewhere at once: a thread
+    // that the system would wake behind this one waits until this one is done, while another processor has nothing to do.
+    let processor = sched_getcpu()
     let need = state.withLock { state -> Need in
       state.jobs.append(job)
-      // A sleeper counts as idle until it has woken, so each job needs one of its own.
-      if state.idle >= state.jobs.count { return .wake }
+      if let worker = state.wakeSleeper(awayFrom: processor) { return .wake(worker) }
       if state.threads < coreThreads {
         state.threads += 1
         return .thread
@@ -67,7 +93,7 @@ public final class ElasticExecutor: TaskExecutor {
     }
     switch need {
     case .nothing: break
-    case .wake: wake.signal()
+    case .wake(let worker): worker.wake.signal()
     case .wakeWatcher: watch.signal()
     case .thread: if !Self.start({ self.work() }) { doWithout() }
     case .watcher: if !Self.start({ self.watchForStalls() }) { state.withLock { $0.watcherRuns = false } }
@@ -97,34 +123,39 @@ public final class ElasticExecutor: TaskExecutor {
 
   private func work() {
     let executor = asUnownedTaskExecutor()
-    while let job = next() { job.runSynchronously(on: executor) }
+    let worker = Worker()
+    while let job = next(worker) { job.runSynchronously(on: executor) }
   }
 
   /// The next job, or nil when this thread has been idle long enough to leave.
-  private func next() -> UnownedJob? {
-    let ticket = wake.ticket()
-    if let job = state.withLock({ $0.take() }) { return job }
-    var seen = ticket
-    state.withLock { $0.idle += 1 }
+  private func next(_ worker: Worker) -> UnownedJob? {
+    var wasWoken = false
     while true {
-      if let job = state.withLock({ state -> UnownedJob? in
-        guard let job = state.take() else { return nil }
-        state.idle -= 1
-        return job
-      }) {
-        return job
+      let ticket = worker.wake.ticket()
+      let processor = sched_getcpu()
+      let job = state.withLock { state -> UnownedJob? in
+        if wasWoken { state.waking -= 1 }
+        if let job = state.take() { return job }
+        state.sleepers.append(Sleeper(worker: worker, processor: processor))
+        return nil
       }
-      let timedOut = !wake.wait(after: seen, seconds: idleSeconds)
-      if timedOut {
-        let leaves = state.withLock { state -> Bool in
-          guard state.jobs.isEmpty, state.threads > coreThreads else { return false }
-          state.idle -= 1
-          state.threads -= 1
-          return true
-        }
-        if leaves { return nil }
+      if let job { return job }
+      wasWoken = worker.wake.wait(after: ticket, seconds: idleSeconds)
+      if wasWoken { continue }
+      enum Next { case sleeps, leaves, wasWoken }
+      let next = state.withLock { state -> Next in
+        // Woken in the moment in which the time was over.
+        guard let index = state.sleepers.firstIndex(where: { $0.worker === worker }) else { return .wasWoken }
+        state.sleepers.remove(at: index)
+        guard state.jobs.isEmpty, state.threads > coreThreads else { return .sleeps }
+        state.threads -= 1
+        return .leaves
       }
-      seen = wake.ticket()
+      switch next {
+      case .leaves: return nil
+      case .sleeps: break
+      case .wasWoken: wasWoken = true
+      }
     }
   }
 
@@ -144,9 +175,9 @@ public final class ElasticExecutor: TaskExecutor {
       let surplus = UInt32(max(0, threadCount - coreThreads))
       usleep(patience * (1 + surplus / 4))
       let starts = state.withLock { state -> Bool in
-        guard !state.jobs.isEmpty, state.taken == before, state.idle == 0, state.threads < maximumThreads else {
-          return false
-        }
+        guard !state.jobs.isEmpty, state.taken == before, state.sleepers.isEmpty, state.waking == 0,
+          state.threads < maximumThreads
+        else { return false }
         state.threads += 1
         return true
       }

@@ -14,13 +14,11 @@ package final class NamespacePool: Sendable {
     var isClosed = false
   }
 
-  /// After this long a namespace that was taken is replaced: the container that took it has started by then.
-  static let refillDelay = Duration.milliseconds(5)
-
   private let bus: Bus
   private let capacity: Int
   private let hostNamespace: Descriptor
   private let state = Mutex(State())
+  private let replenisher = Mutex<Replenisher?>(nil)
 
   /// - Parameter capacity: how many are kept ready; 0 makes each one when it is asked for.
   package init(bus: Bus, capacity: Int) throws(EngineError) {
@@ -31,6 +29,11 @@ package final class NamespacePool: Sendable {
     } catch {
       throw EngineError(.internalFailure, "the host's network namespace cannot be opened: \(error)")
     }
+    if capacity == 0 { return }
+    let replenisher = Replenisher(bus.timekeeper) { [weak self, bus] in
+      Task(executorPreference: bus.executor) { self?.refill() }
+    }
+    self.replenisher.withLock { $0 = replenisher }
   }
 
   package var readyCount: Int { state.withLock { $0.ready.count } }
@@ -39,16 +42,8 @@ package final class NamespacePool: Sendable {
   ///
   /// - Throws: `resourceExhausted` when the kernel has no room for another one, else `internalFailure`.
   package func take() throws(EngineError) -> Descriptor {
-    let (ready, refills) = state.withLock { state -> (Descriptor?, Bool) in
-      let refills = capacity > 0 && !state.isRefilling && !state.isClosed
-      if refills { state.isRefilling = true }
-      return (state.ready.popLast(), refills)
-    }
-    if refills {
-      _ = bus.timekeeper.schedule(after: Self.refillDelay) { [self] in
-        Task(executorPreference: bus.executor) { self.refill() }
-      }
-    }
+    let (ready, isLast) = state.withLock { state in (state.ready.popLast(), state.ready.isEmpty) }
+    replenisher.withLock { $0 }?.taken(isLast: isLast)
     if let ready { return ready }
     do {
       return try make()
@@ -60,6 +55,12 @@ package final class NamespacePool: Sendable {
   }
 
   private func refill() {
+    let begins = state.withLock { state in
+      if state.isRefilling || state.isClosed { return false }
+      state.isRefilling = true
+      return true
+    }
+    guard begins else { return }
     while state.withLock({ !$0.isClosed && $0.ready.count < capacity }), let namespace = try? make() {
       state.withLock { state in
         if !state.isClosed { state.ready.append(namespace) }

@@ -10,7 +10,7 @@ public final class NetworkCatalogPlugin: Plugin {
     name: "networks", role: "network-catalog", dependencies: ["records", "network"],
     keys: [
       ConfigurationKey(
-        "ready_namespaces", .integer(2), range: 0...64,
+        "ready_namespaces", .integer(4), range: 0...64,
         "How many network namespaces are kept ready for containers that start.")
     ])
 

@@ -17,8 +17,6 @@ final class StandbyShims: Sendable {
   /// No container's ID begins so.
   static let prefix = "standby-"
 
-  /// After this long one that was taken is replaced: a short command has come to its end by then.
-  static let fillDelay = Duration.milliseconds(5)
   /// As long as the short ID that replaces it.
   private static let label = "standby     "
 
@@ -44,6 +42,8 @@ final class StandbyShims: Sendable {
 
   /// The names of the directories of those that stand by or are about to.
   var names: Set<String> { state.withLock { $0.names } }
+
+  var isEmpty: Bool { state.withLock { $0.idle.isEmpty } }
 
   /// The PIDs of those that stand by.
   var processes: [Int32] { state.withLock { $0.idle.map(\.pid) } }
@@ -73,7 +73,9 @@ final class StandbyShims: Sendable {
 
   /// Starts those that are missing. One that cannot be started is not missed: a container starts its own then, and says
   /// what is in the way.
-  func fill() {
+  ///
+  /// - Parameter limit: so many are enough.
+  func fill(upTo limit: Int = .max) {
     let begins = state.withLock { state -> Bool in
       guard !state.isFilling, !state.isClosed else { return false }
       state.isFilling = true
@@ -83,7 +85,7 @@ final class StandbyShims: Sendable {
     defer { state.withLock { $0.isFilling = false } }
     while true {
       let name = state.withLock { state -> String? in
-        guard !state.isClosed, state.idle.count < count else { return nil }
+        guard !state.isClosed, state.idle.count < min(count, limit) else { return nil }
         state.next += 1
         let name = "\(Self.prefix)\(state.next)"
         state.names.insert(name)
