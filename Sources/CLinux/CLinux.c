@@ -1,6 +1,7 @@
 #include "CLinux.h"
 
 #include <linux/bpf.h>
+#include <linux/futex.h>
 #include <string.h>
 #include <sys/syscall.h>
 
@@ -230,4 +231,12 @@ pid_t linux_spawn(
     return -1;
   }
   return child;
+}
+
+int linux_futex_wait(const uint32_t *word, uint32_t expected, const struct timespec *timeout) {
+  return (int)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, timeout, NULL, 0);
+}
+
+int linux_futex_wake(const uint32_t *word, int count) {
+  return (int)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
 }

@@ -10,7 +10,7 @@ import Synchronization
 public final class ElasticExecutor: TaskExecutor {
   /// A thread that takes jobs, and the place where it sleeps.
   private final class Worker: Sendable {
-    let wake = ConditionVariable()
+    let place = Parking()
   }
 
   private struct Sleeper {
@@ -93,7 +93,7 @@ public final class ElasticExecutor: TaskExecutor {
     }
     switch need {
     case .nothing: break
-    case .wake(let worker): worker.wake.signal()
+    case .wake(let worker): worker.place.wake()
     case .wakeWatcher: watch.signal()
     case .thread: if !Self.start({ self.work() }) { doWithout() }
     case .watcher: if !Self.start({ self.watchForStalls() }) { state.withLock { $0.watcherRuns = false } }
@@ -131,7 +131,6 @@ public final class ElasticExecutor: TaskExecutor {
   private func next(_ worker: Worker) -> UnownedJob? {
     var wasWoken = false
     while true {
-      let ticket = worker.wake.ticket()
       let processor = sched_getcpu()
       let job = state.withLock { state -> UnownedJob? in
         if wasWoken { state.waking -= 1 }
@@ -140,21 +139,21 @@ public final class ElasticExecutor: TaskExecutor {
         return nil
       }
       if let job { return job }
-      wasWoken = worker.wake.wait(after: ticket, seconds: idleSeconds)
+      wasWoken = worker.place.sleep(seconds: idleSeconds)
       if wasWoken { continue }
-      enum Next { case sleeps, leaves, wasWoken }
+      enum Next { case stays, leaves, wasChosen }
       let next = state.withLock { state -> Next in
-        // Woken in the moment in which the time was over.
-        guard let index = state.sleepers.firstIndex(where: { $0.worker === worker }) else { return .wasWoken }
+        guard let index = state.sleepers.firstIndex(where: { $0.worker === worker }) else { return .wasChosen }
         state.sleepers.remove(at: index)
-        guard state.jobs.isEmpty, state.threads > coreThreads else { return .sleeps }
+        guard state.jobs.isEmpty, state.threads > coreThreads else { return .stays }
         state.threads -= 1
         return .leaves
       }
       switch next {
       case .leaves: return nil
-      case .sleeps: break
-      case .wasWoken: wasWoken = true
+      case .stays: break
+      // In the moment in which the time was over: the call that wakes it is on its way.
+      case .wasChosen: wasWoken = worker.place.sleep(seconds: nil)
       }
     }
   }

@@ -11,6 +11,45 @@ public enum Thread {
   public static func start(_ body: @escaping @Sendable () -> Void) -> Bool { DetachedThread.start(body) }
 }
 
+/// Where one thread sleeps until it is woken: a word for futex(2), so that going to sleep and waking cost one call each.
+/// A thread that is woken before it sleeps does not sleep.
+final class Parking: @unchecked Sendable {
+  // Unchecked: the word is only reached through atomic operations and the kernel.
+  private let word = UnsafeMutablePointer<Atomic<UInt32>>.allocate(capacity: 1)
+
+  init() { word.initialize(to: Atomic(0)) }
+
+  deinit {
+    word.deinitialize(count: 1)
+    word.deallocate()
+  }
+
+  /// Wakes the thread that sleeps here, or the next one that wants to.
+  func wake() {
+    word.pointee.store(1, ordering: .releasing)
+    linux_futex_wake(address, 1)
+  }
+
+  /// Sleeps until `wake`, for which nobody else may be waiting.
+  ///
+  /// - Parameter seconds: nil for as long as it takes.
+  /// - Returns: false when `seconds` passed without it.
+  func sleep(seconds: Int?) -> Bool {
+    var limit = timespec(tv_sec: seconds ?? 0, tv_nsec: 0)
+    while word.pointee.exchange(0, ordering: .acquiring) == 0 {
+      let result =
+        seconds == nil ? linux_futex_wait(address, 0, nil) : linux_futex_wait(address, 0, &limit)
+      // A signal makes it longer than asked for, which nobody minds.
+      if result != 0, errno == ETIMEDOUT { return word.pointee.exchange(0, ordering: .acquiring) != 0 }
+    }
+    return true
+  }
+
+  private var address: UnsafePointer<UInt32> {
+    UnsafePointer(UnsafeRawPointer(word).assumingMemoryBound(to: UInt32.self))
+  }
+}
+
 /// Lets threads sleep until something was signalled, without losing a signal that came between the look and the sleep:
 /// take a ticket, look, then wait after the ticket. It is an eventcount over pthread_cond_timedwait(3).
 final class ConditionVariable: @unchecked Sendable {

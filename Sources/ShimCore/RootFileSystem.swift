@@ -169,12 +169,10 @@ struct RootFileSystem: ~Copyable {
     var empty: OwnedDescriptor?
     for path in paths {
       // /proc is the kernel's own, and no volume lies in it: a path there leads where it says.
-      if path.hasPrefix("/proc/") {
+      var kind = stat()
+      if path.hasPrefix("/proc/"), stat(path, &kind) != 0 || kind.st_mode & S_IFMT != S_IFDIR {
         if Glibc.mount("/dev/null", path, nil, UInt(MS_BIND), nil) == 0 || errno == ENOENT { continue }
-        let number = errno
-        guard number == ENOTDIR else {
-          throw SetupFailure(.internalFailure, "masking \(path): mount: \(reason(number))")
-        }
+        throw SetupFailure(.internalFailure, "masking \(path): mount: \(reason(errno))")
       }
       guard let target = try find(path) else { continue }
       var status = stat()

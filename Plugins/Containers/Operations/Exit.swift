@@ -92,7 +92,11 @@ extension Lifecycle {
   }
 
   /// Network, cgroup, process and mounts: what a container has only while it runs. Every step is tried.
-  func giveBack(_ record: ContainerRecord, _ call: Call) async -> [EngineError] {
+  ///
+  /// - Parameter files: what comes after all but the network, which the kernel takes long for.
+  func giveBack(
+    _ record: ContainerRecord, _ call: Call, files: () async -> [Result<Done, EngineError>] = { [] }
+  ) async -> [EngineError] {
     let id = record.id
     async let network = attempt { () async throws(EngineError) -> Done in
       let done = try await call.request(NetworkDetach(container: id))
@@ -117,6 +121,7 @@ extension Lifecycle {
           try await call.request(VolumeUnmount(container: id))
         })
     }
+    results += await files()
     results.append(await network)
     return results.compactMap { result in
       if case .failure(let error) = result { error } else { nil }

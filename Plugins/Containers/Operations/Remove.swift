@@ -74,21 +74,20 @@ extension Lifecycle {
       }
       FaultPoint.reach("containers.remove.marked")
     }
-    var errors = await giveBack(record, call)
-    FaultPoint.reach("containers.remove.cleaned")
-    let results = [
-      await attempt { () async throws(EngineError) -> Done in
+    var errors = await giveBack(record, call) {
+      let snapshot = await attempt { () async throws(EngineError) -> Done in
         let done = try await call.request(SnapshotRemove(container: id))
         FaultPoint.reach("containers.remove.snapshot")
         return done
-      },
-      await attempt { () async throws(EngineError) -> Done in
+      }
+      let log = await attempt { () async throws(EngineError) -> Done in
         try await removeLog(record, call)
         FaultPoint.reach("containers.remove.log")
         return Done()
-      },
-    ]
-    for case .failure(let error) in results { errors.append(error) }
+      }
+      return [snapshot, log]
+    }
+    FaultPoint.reach("containers.remove.cleaned")
     // Those that outlive the container.
     var keepsVolumes = !removesVolumes && !record.anonymousVolumes.isEmpty
     if removesVolumes {

@@ -5,7 +5,8 @@ import LinuxSystem
 import Synchronization
 
 /// Where trees go that are to be removed: one rename(2) takes them out of sight at once, and a thread of its own deletes
-/// them. What it holds after a crash is found again at the next start.
+/// them, after whoever removed them has been answered: deleting right away would keep the disk and a processor from what
+/// remains to be done. What it holds after a crash is found again at the next start.
 final class Trash: Sendable {
   private struct State {
     var pending: [(path: String, entries: [UInt64])] = []
@@ -71,7 +72,10 @@ final class Trash: Sendable {
       state.works = true
       return true
     }
-    if starts, !Thread.start({ self.work() }) { state.withLock { $0.works = false } }
+    guard starts else { return }
+    _ = host.bus.timekeeper.schedule(after: Replenisher.quiet) { [self] in
+      if !Thread.start({ self.work() }) { state.withLock { $0.works = false } }
+    }
   }
 
   private func work() {

@@ -42,6 +42,7 @@
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 /// clone3(2) used as fork: the child returns 0 on a copy of the caller's stack. Only from a single-threaded process.
@@ -58,6 +59,10 @@ int linux_prctl(int option, unsigned long a, unsigned long b, unsigned long c, u
 int linux_ioctl_pointer(int descriptor, unsigned long request, void *argument);
 /// ioctl(2) with an integer argument.
 int linux_ioctl_value(int descriptor, unsigned long request, unsigned long argument);
+/// futex(2), FUTEX_WAIT_PRIVATE: sleeps while the word is `expected`, at most `timeout` (none for NULL).
+int linux_futex_wait(const uint32_t *word, uint32_t expected, const struct timespec *timeout);
+/// futex(2), FUTEX_WAKE_PRIVATE.
+int linux_futex_wake(const uint32_t *word, int count);
 /// fcntl(2) with an integer argument.
 int linux_fcntl(int descriptor, int command, long argument);
 /// open(2) with a mode.
