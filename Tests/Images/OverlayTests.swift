@@ -24,12 +24,13 @@ struct OverlayTests {
     return tar
   }
 
-  /// ext4 is asked to spread the layers; elsewhere there is nothing to see.
-  @Test func layersAreSpreadOverTheDisk() async throws {
+  /// ext4 is asked to spread layers and what containers write; elsewhere there is nothing to see.
+  @Test(arguments: ["layers", "containers"])
+  func layersAreSpreadOverTheDisk(_ name: String) async throws {
     let harness = try await Harness()
     var system = statfs()
-    try #require(statfs(harness.layerDirectory, &system) == 0)
-    let directory = try Files.open(harness.layerDirectory, O_RDONLY | O_DIRECTORY)
+    try #require(statfs("\(harness.state)/\(name)", &system) == 0)
+    let directory = try Files.open("\(harness.state)/\(name)", O_RDONLY | O_DIRECTORY)
     var flags: UInt32 = 0
     let isKnown = linux_ioctl_pointer(directory.number, 0x8008_6601, &flags) == 0
     let isExt4 = system.f_type == 0xEF53

@@ -43,6 +43,7 @@ public final class JSONFileLogsPlugin: Plugin {
   public func start() async throws(EngineError) {
     // A client that goes away while its log is written is an error of write(2), not the end of the engine.
     signal(SIGPIPE, SIG_IGN)
+    InodePlacement.spread(directory)
   }
 
   private func files(_ container: ObjectID) -> LogFiles {

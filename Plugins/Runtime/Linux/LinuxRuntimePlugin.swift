@@ -93,6 +93,8 @@ public final class LinuxRuntimePlugin: Plugin {
     } catch {
       throw EngineError(.unavailable, "the shim cannot be loaded: \(error)")
     }
+    // Where /run is on a disk.
+    InodePlacement.spread(directoryBase)
     standby.clean()
     Task(executorPreference: host.bus.executor) { [standby, filters] in
       // What the first container needs comes first.

@@ -21,6 +21,7 @@ final class WritableLayers: Sendable {
   func load() throws(EngineError) {
     do {
       try Files.makeDirectory(path)
+      InodePlacement.spread(path)
     } catch {
       throw EngineError(.internalFailure, "the containers' layers cannot be kept: \(error)")
     }
