@@ -70,11 +70,17 @@ extension Suite {
   ) throws -> Results.Mode {
     var times: [String: [Double]] = [:]
     var runs = 0
+    var broken: Set<String> = []
     for round in 0..<options.runs + 2 {
-      for candidate in candidates {
+      for candidate in candidates where !broken.contains(candidate.name) {
         if pause > 0 { usleep(pause) }
-        let time = try candidate.measure()
-        if round >= 2 { times[candidate.name, default: []].append(time) }
+        do {
+          let time = try candidate.measure()
+          if round >= 2 { times[candidate.name, default: []].append(time) }
+        } catch let failure as Processes.Failure {
+          broken.insert(candidate.name)
+          fail("\(candidate.name), \(mode), from run \(runs + 1) on: \(failure)")
+        }
       }
       if round >= 2 { runs += 1 }
       if runs >= 3, Processes.microseconds() > deadline { break }

@@ -19,6 +19,7 @@ public enum EndToEnd {
         let suite = try Suite(options)
         defer { suite.tearDown() }
         try suite.run()
+        return suite.hasFailed ? 1 : 0
       case .readme(let path): try Readme.update(path, from: options.output)
       case .page:
         // The targets, too, are those of today.

@@ -94,10 +94,14 @@ final class Peers {
 
   func startEngine() throws -> Peer {
     let root = "\(directory)/engine"
-    let client = [options.binaries + "/engine", "--root", root]
+    let configuration = "\(directory)/engine.toml"
+    // The others may keep it waiting longer than an idle engine stays.
+    try Processes.write("[engine]\nidle_seconds = 86400\n", to: configuration)
+    let instance = ["--root", root, "--config", configuration]
+    let client = [options.binaries + "/engine"] + instance
     // The daemon is the one that is started here: no command may start another one, outside the namespaces.
     let environment = ["ENGINE_DAEMON=/bin/false"]
-    let daemon = try startDaemon(["\(options.binaries)/engined", "--root", root], log: "\(directory)/engined.log") {
+    let daemon = try startDaemon(["\(options.binaries)/engined"] + instance, log: "\(directory)/engined.log") {
       try Processes.run(client + ["ps"], environment: environment)
     }
     let archive = "\(directory)/rootfs.tar"

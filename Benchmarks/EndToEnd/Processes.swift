@@ -17,6 +17,7 @@ enum Processes {
 
   /// SIGINT and SIGTERM end the benchmarks at the next program that they start, so that everything is taken down.
   static func heedInterruption() {
+    // waitpid(2) goes on: the command that runs gets the terminal's signal itself.
     for number in [SIGINT, SIGTERM] {
       signal(number) { _ in Processes.isInterrupted.store(true, ordering: .relaxed) }
     }
@@ -78,12 +79,28 @@ enum Processes {
     return process
   }
 
-  /// - Returns: the exit status, or 128 and the signal.
+  /// Seconds after which a command that does not end is ended: a peer that hangs is not to take the rest along.
+  private static let patience: UInt32 = 90
+
+  /// - Returns: the exit status, or 128 and the signal; 137 for one that had to be ended.
   @discardableResult
   static func wait(_ process: pid_t) -> Int32 {
     var status: Int32 = 0
-    while waitpid(process, &status, 0) < 0 && errno == EINTR {}
+    impatiently {
+      while waitpid(process, &status, 0) < 0 && errno == EINTR { kill(process, SIGKILL) }
+    }
     return exitCode(status)
+  }
+
+  /// Lets waitpid(2) fail with EINTR when nothing comes for too long.
+  private static func impatiently<Value>(_ body: () throws -> Value) rethrows -> Value {
+    var action = sigaction()
+    // Without SA_RESTART.
+    action.__sigaction_handler.sa_handler = { _ in }
+    sigaction(SIGALRM, &action, nil)
+    alarm(patience)
+    defer { alarm(0) }
+    return try body()
   }
 
   /// Waits for a process that was told to end, and ends it where it does not.
@@ -155,9 +172,14 @@ enum Processes {
         continue
       }
       var status: Int32 = 0
-      let process = waitpid(-1, &status, 0)
+      let process = impatiently { waitpid(-1, &status, 0) }
+      if process < 0, errno == EINTR {
+        for process in running { kill(process, SIGKILL) }
+        problem = Failure(
+          description: "\(arguments(0).joined(separator: " ")) does not end; \(running.count) of them were ended")
+      }
       guard running.remove(process) != nil else { continue }
-      if exitCode(status) != 0 {
+      if exitCode(status) != 0, problem == nil {
         problem = Failure(description: "\(arguments(0).joined(separator: " ")) ended with \(exitCode(status))")
       }
     }

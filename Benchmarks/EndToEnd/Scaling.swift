@@ -16,13 +16,17 @@ extension Suite {
         left -= 1
         var count = 0
         var rates: [Double] = []
-        for _ in 0..<(peer.isEngine ? 3 : 1) {
-          let run = try Processes.many(
-            100, atOnce: concurrency, until: end, { _ in peer.client + ["run", "--rm", "bench", "true"] },
-            environment: peer.environment)
-          rates.append(Double(run.count) / run.seconds)
-          count = max(count, run.count)
-          if Processes.microseconds() > end { break }
+        do {
+          for _ in 0..<(peer.isEngine ? 3 : 1) where rates.isEmpty || Processes.microseconds() < end {
+            let run = try Processes.many(
+              100, atOnce: concurrency, until: end, { _ in peer.client + ["run", "--rm", "bench", "true"] },
+              environment: peer.environment)
+            rates.append(Double(run.count) / run.seconds)
+            count = max(count, run.count)
+          }
+        } catch let failure as Processes.Failure {
+          fail("\(peer.name), \(concurrency) containers at once: \(failure)")
+          continue
         }
         let rate = Samples(rates).median
         results.throughput.append(
@@ -36,7 +40,11 @@ extension Suite {
   func scaling(_ daemons: [Peer], until deadline: Double) throws {
     for (index, peer) in daemons.enumerated() {
       let now = Processes.microseconds()
-      try scaling(peer, until: now + max(0, deadline - now) / Double(daemons.count - index))
+      do {
+        try scaling(peer, until: now + max(0, deadline - now) / Double(daemons.count - index))
+      } catch let failure as Processes.Failure {
+        fail("\(peer.name) with idle containers, from here on: \(failure)")
+      }
     }
   }
 

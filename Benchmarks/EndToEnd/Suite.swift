@@ -25,6 +25,8 @@ final class Suite {
   let peers: Peers
   var results: Results
   private let end: Double
+  /// Something that should have been measured was not.
+  private(set) var hasFailed = false
   private var left: [(name: String, share: Double)]
 
   init(_ options: Options) throws {
@@ -68,7 +70,18 @@ final class Suite {
     let now = Processes.microseconds()
     let share = left[index].share / left.map(\.share).reduce(0, +)
     left.remove(at: index)
-    try body(now + max(0, end - now) * share)
+    do {
+      try body(now + max(0, end - now) * share)
+    } catch let interruption as Processes.Interruption {
+      throw interruption
+    } catch {
+      fail("\(name), from here on: \(error)")
+    }
+  }
+
+  func fail(_ what: String) {
+    hasFailed = true
+    omit(what)
   }
 
   func omit(_ what: String) {
