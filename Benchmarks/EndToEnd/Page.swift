@@ -119,7 +119,8 @@ enum Page {
   private static func images(_ rows: [Results.Image]) -> String {
     guard let first = rows.first else { return "" }
     let megabytes = [first.packed, first.unpacked].map { Text.decimal(Double($0) / 1e6, 0) }
-    return "<h2>An image, pulled and unpacked</h2>\n<p>\(first.layers) layers from a registry on the loopback interface, "
+    return
+      "<h2>An image, pulled and unpacked</h2>\n<p>\(first.layers) layers from a registry on the loopback interface, "
       + "\(megabytes[0]) MB packed, \(megabytes[1]) MB unpacked.</p>\n"
       + bars(
         "Seconds",
@@ -129,7 +130,8 @@ enum Page {
   private static func logs(_ rows: [Results.Log]) -> String {
     let lines = rows.first?.lines ?? 0
     func rate(_ value: Double) -> String { "\(Text.decimal(value, 1)) MB a second" }
-    return "<h2>Logs</h2>\n<p>A container writes \(lines) lines as fast as its log is written, from its start to its end; "
+    return
+      "<h2>Logs</h2>\n<p>A container writes \(lines) lines as fast as its log is written, from its start to its end; "
       + "<code>logs</code> reads them all.</p>\n"
       + bars("Written", rows.map { ($0.peer, $0.writeRate, rate($0.writeRate)) })
       + bars("Read", rows.map { ($0.peer, $0.readRate, rate($0.readRate)) })

@@ -73,7 +73,9 @@ struct Peer {
 
   private func remove(_ containers: [String]) throws {
     let size = 10
-    let parts = stride(from: 0, to: containers.count, by: size).map { containers[$0..<min($0 + size, containers.count)] }
+    let parts = stride(from: 0, to: containers.count, by: size).map {
+      containers[$0..<min($0 + size, containers.count)]
+    }
     try Processes.many(parts.count, atOnce: 4, { client + removal + parts[$0] }, environment: environment)
   }
 }

@@ -165,7 +165,11 @@ enum Processes {
     var problem: Failure?
     var count = count
     while started < count && problem == nil || !running.isEmpty {
-      if started > atOnce, started < count, microseconds() > deadline { count = started }
+      if started > atOnce, started < count, microseconds() > deadline {
+        // Nobody may be left to wait for.
+        count = started
+        continue
+      }
       if started < count, running.count < atOnce, problem == nil {
         running.insert(try spawn(arguments(started), environment: environment))
         started += 1

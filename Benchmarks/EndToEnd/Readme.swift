@@ -35,14 +35,16 @@ enum Readme {
     let versions = results.peers.filter { $0.name != "engine" }.compactMap { peer in
       peer.version.map { "\(peer.name) \($0)" }
     }
-    var text = """
-      Measured on \(machine.date) with \(machine.cpus) x \(machine.processor), \(machine.memoryMegabytes) MB, \
-      \(machine.system), Linux \(machine.kernel); medians of \(runs) runs, everything side by side in one run: read the ratios.
-      In brackets with pauses of \(results.pauseMilliseconds) ms between runs, as real users have.
-
-      """
-    if !versions.isEmpty { text += "Beside it: \(versions.joined(separator: ", ")).\n" }
-    for peer in results.peers { if let absence = peer.absence { text += "Not compared: \(peer.name), \(absence).\n" } }
+    var sentences = [
+      "Measured on \(machine.line);",
+      "medians of \(runs) runs, everything side by side in one run, in brackets with pauses of",
+      "\(results.pauseMilliseconds) ms between runs, as real users have. Read the ratios.",
+    ]
+    if !versions.isEmpty { sentences.append("Beside it: \(versions.joined(separator: ", ")).") }
+    for peer in results.peers {
+      if let absence = peer.absence { sentences.append("Not compared: \(peer.name), \(absence).") }
+    }
+    var text = wrapped(sentences.joined(separator: " ")) + "\n"
     text += "\n| command | engine | docker | ratio | podman |\n| --- | --- | --- | --- | --- |\n"
     for (name, title) in titles {
       guard results.modes.first?.row("engine \(name)") != nil else { continue }
@@ -114,7 +116,8 @@ enum Readme {
     }
     rows.append(
       (
-        "log written", { peer in results.logs.first { $0.peer == peer }.map { "\(Text.decimal($0.writeRate, 0)) MB/s" } ?? "" }
+        "log written",
+        { peer in results.logs.first { $0.peer == peer }.map { "\(Text.decimal($0.writeRate, 0)) MB/s" } ?? "" }
       ))
     rows.append(
       (
@@ -140,12 +143,25 @@ enum Readme {
     }
     let judged = results.targets.filter { $0.isMet != nil }
     let missed = judged.filter { $0.isMet == false }
-    text += "\nTargets met: \(judged.count - missed.count) of \(judged.count)"
+    var verdict = "Targets met: \(judged.count - missed.count) of \(judged.count)"
     if !missed.isEmpty {
       let parts = missed.map { "\($0.what) (\($0.measured ?? ""), \($0.limit))" }
-      text += "; not met: \(parts.joined(separator: "; "))"
+      verdict += "; not met: \(parts.joined(separator: "; "))"
     }
-    return text + "."
+    return "\(text)\n\(wrapped(verdict))."
+  }
+
+  /// Broken into lines of at most 120 columns.
+  static func wrapped(_ text: String) -> String {
+    var lines: [String] = []
+    for word in text.split(separator: " ") {
+      if let last = lines.last, last.count + 1 + word.count <= 120 {
+        lines[lines.count - 1] = "\(last) \(word)"
+      } else {
+        lines.append(String(word))
+      }
+    }
+    return lines.joined(separator: "\n")
   }
 
   private static func milliseconds(_ microseconds: Int) -> String {

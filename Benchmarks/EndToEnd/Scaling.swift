@@ -90,7 +90,9 @@ extension Suite {
   static func slope(_ sizes: [Results.Scale]) -> Int? {
     func size(_ containers: Int) -> Int? { sizes.first { $0.containers == containers }?.proportionalSize }
     if let fifty = size(50), let hundred = size(100) { return (hundred - fifty) / 50 }
-    guard let most = sizes.map(\.containers).max(), most > 1, let all = size(most), let one = size(1) else { return nil }
+    guard let most = sizes.map(\.containers).max(), most > 1, let all = size(most), let one = size(1) else {
+      return nil
+    }
     return (all - one) / (most - 1)
   }
 

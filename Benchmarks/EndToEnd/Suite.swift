@@ -142,7 +142,9 @@ final class Suite {
       return try JSON.decode(Results.self, Array(text.utf8))
     }
 
-    static func page(of path: String) -> String { (path.hasSuffix(".json") ? String(path.dropLast(5)) : path) + ".html" }
+    static func page(of path: String) -> String {
+      (path.hasSuffix(".json") ? String(path.dropLast(5)) : path) + ".html"
+    }
 
     static func write(_ results: Results, to path: String) throws {
       let text = String(decoding: try JSON.encode(results, pretty: true), as: UTF8.self)

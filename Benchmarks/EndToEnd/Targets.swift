@@ -68,7 +68,9 @@ struct Target: Codable, Equatable {
         results.network.first { $0.peer == peer && $0.path == path }.map { Double($0.megabitsPerSecond) }
       }
       // The way is the same, and two runs of the same differ by more than one per cent.
-      atLeast("iperf3, \(path)", 0.97, "docker within 3 %", quotient(speed("engine"), speed("docker")), { Text.decimal($0, 2) })
+      atLeast(
+        "iperf3, \(path)", 0.97, "docker within 3 %", quotient(speed("engine"), speed("docker")),
+        { Text.decimal($0, 2) })
     }
     func message(_ group: String, _ name: String) -> Double? {
       results.messages.first { $0.group == group && $0.name == name }.map { Double($0.p50) / 1000 }

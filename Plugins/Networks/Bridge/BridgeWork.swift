@@ -25,7 +25,8 @@ package enum BridgeWork {
     let address = IPv4Address(subnet.base.number + 2)
     var outside = NetlinkBatch()
     try outside.addVeth(
-      "veth0123456", bridge: 7, peer: "eth0", peerAddress: HardwareAddress(derivedFrom: address), namespace: 9, mtu: nil)
+      "veth0123456", bridge: 7, peer: "eth0", peerAddress: HardwareAddress(derivedFrom: address), namespace: 9, mtu: nil
+    )
     outside.number()
     var inside = NetlinkBatch()
     try inside.disableLinkLocal(2, subject: "eth0")
