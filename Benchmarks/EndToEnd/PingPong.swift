@@ -12,7 +12,7 @@ enum PingPong {
     let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
     var enabled: Int32 = 1
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &enabled, 4)
-    var address = Self.address(INADDR_ANY, port)
+    var address = Self.address("0.0.0.0", port)
     let isBound = withUnsafePointer(to: &address) {
       $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
         bind(listener, __CONST_SOCKADDR_ARG(__sockaddr__: $0), socklen_t(MemoryLayout<sockaddr_in>.size))
@@ -32,7 +32,7 @@ enum PingPong {
   /// Prints the median, the 90th and the 99th percentile in microseconds.
   static func measure(_ host: String, _ port: UInt16) -> Int32 {
     let connection = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-    var address = Self.address(inet_addr(host), port)
+    var address = Self.address(host, port)
     let isConnected = withUnsafePointer(to: &address) {
       $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
         connect(connection, __CONST_SOCKADDR_ARG(__sockaddr__: $0), socklen_t(MemoryLayout<sockaddr_in>.size))
@@ -52,16 +52,18 @@ enum PingPong {
     return 0
   }
 
-  private static func address(_ host: in_addr_t, _ port: UInt16) -> sockaddr_in {
+  private static func address(_ host: String, _ port: UInt16) -> sockaddr_in {
     var address = sockaddr_in()
     address.sin_family = sa_family_t(AF_INET)
     address.sin_port = port.bigEndian
-    address.sin_addr.s_addr = host
+    let number = host.split(separator: ".").compactMap { UInt32($0) }.reduce(0) { $0 << 8 | $1 }
+    address.sin_addr.s_addr = number.bigEndian
     return address
   }
 
   private static func atOnce(_ connection: Int32) {
     var enabled: Int32 = 1
-    setsockopt(connection, Int32(IPPROTO_TCP), TCP_NODELAY, &enabled, 4)
+    // IPPROTO_TCP and TCP_NODELAY (tcp(7)), whose names a release build does not find beside the headers of netlink.
+    setsockopt(connection, 6, 1, &enabled, 4)
   }
 }
