@@ -77,6 +77,8 @@ final class Suite {
     } catch {
       fail("\(name), from here on: \(error)")
     }
+    // Also where the output is a file or a pipe, one sees how far it is.
+    fflush(nil)
   }
 
   func fail(_ what: String) {
