@@ -6,7 +6,7 @@ import Wire
 
 /// Through the network: from container to container, and from the host to a container.
 extension Suite {
-  private static let rounds = 3
+  private static let rounds = 5
   private static let port: UInt16 = 7000
 
   func network(_ daemons: [Peer], until deadline: Double) throws {
@@ -39,7 +39,7 @@ extension Suite {
             return try Processes.output(peer.besideContainers([host] + arguments))
           }
           let key = "\(peer.name) \(path)"
-          let speed = try run("iperf3", ["-c", addresses["\(peer.name) iperf"] ?? "", "-t", "2", "-J"])
+          let speed = try run("iperf3", ["-c", addresses["\(peer.name) iperf"] ?? "", "-t", "1", "-J"])
           speeds[key, default: []].append(try Self.bitsPerSecond(speed))
           let trip = try run(
             "engine-benchmarks", [PingPong.client, addresses["\(peer.name) pong"] ?? "", "\(Self.port)"])

@@ -7,6 +7,8 @@ final class Peers {
   let options: Options
   let directory: String
   private var takeDown: [() -> Void] = []
+  /// The hierarchy that crun and runc must not see, and this process does not see after them.
+  private let unified = linux_open("/sys/fs/cgroup/unified", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
   private(set) var rootfs = ""
   /// What is compared, and why what is missing is missing.
   private(set) var found: [Results.Peer] = []
@@ -27,6 +29,7 @@ final class Peers {
     Processes.ignoreInterruption()
     for step in takeDown.reversed() { step() }
     takeDown = []
+    if unified >= 0 { close(unified) }
   }
 
   func afterwards(_ step: @escaping () -> Void) { takeDown.append(step) }
@@ -133,7 +136,7 @@ final class Peers {
         "dockerd", "--data-root", "\(directory)/docker", "--exec-root", "\(directory)/docker-exec", "-H", socket,
         "--pidfile", "\(directory)/docker.pid", "--cgroup-parent", "/\(group)",
       ]
-      afterwards { Self.removeGroups(group) }
+      afterwards { [unowned self] in removeGroups(group) }
       let daemon = try startDaemon(arguments, log: "\(directory)/dockerd.log") {
         try Processes.run([client, "ps"], environment: environment)
       }
@@ -190,7 +193,8 @@ final class Peers {
   }
 
   /// Takes away the groups that a peer leaves behind; what is in use stays.
-  static func removeGroups(_ name: String) {
+  func removeGroups(_ name: String) {
+    unlinkat(unified, name, AT_REMOVEDIR)
     guard let hierarchies = opendir("/sys/fs/cgroup") else { return }
     defer { closedir(hierarchies) }
     rmdir("/sys/fs/cgroup/\(name)")

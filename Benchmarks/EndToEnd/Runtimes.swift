@@ -21,7 +21,7 @@ extension Peers {
         "--cgroup-manager", "cgroupfs", "--events-backend", "file",
       ]
       let wasThere = access("/sys/fs/cgroup/memory/libpod_parent", F_OK) == 0
-      afterwards { if !wasThere { Self.removeGroups("libpod_parent") } }
+      afterwards { [unowned self] in if !wasThere { removeGroups("libpod_parent") } }
       // It holds the namespaces.
       let home = try Processes.spawn(
         ["unshare", "--net", "--mount", "sh", "-c", "ip link set lo up && \(setUp) exec sleep 100000"], isApart: true)
