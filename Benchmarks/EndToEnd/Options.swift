@@ -10,14 +10,18 @@ struct Options {
   ]
   static let peers = ["docker", "podman", "crun", "runc", "bubblewrap"]
   static let usage = """
-    usage: engine-benchmarks [--runs=N] [--minutes=N] [--only=FIGURE,...] [--peers=PEER,...] [--micro=PROGRAM]
-                             [--output=FILE] DIRECTORY-OF-THE-BINARIES
+    usage: engine-benchmarks [--runs=N] [--minutes=N] [--only=FIGURE,... [--merge]] [--peers=PEER,...]
+                             [--micro=PROGRAM] [--output=FILE] DIRECTORY-OF-THE-BINARIES
            engine-benchmarks --readme[=FILE] [--output=FILE]
            engine-benchmarks --page [--output=FILE]
 
     FIGURE is one of \(sections.map(\.name).joined(separator: ", ")); PEER one of \(peers.joined(separator: ", ")).
+    What is chosen goes into \(partialResults), or with --merge in the place of the same figures into the results.
     --readme puts the table of the results into the README, --page writes their page anew.
     """
+
+  static let allResults = "Benchmarks/results/end-to-end.json"
+  static let partialResults = "Benchmarks/results/partial.json"
 
   enum Action: Equatable {
     case measure
@@ -36,7 +40,9 @@ struct Options {
   /// Microseconds between two runs in the mode with pauses.
   var pause: UInt32 = 50_000
   /// The results; a page with charts is written beside them.
-  var output = "Benchmarks/results/end-to-end.json"
+  var output = Self.allResults
+  /// What is not measured stays as it is in the results.
+  var merges = false
   /// The micro benchmarks, which are a package of their own.
   var micro = ".build/micro/release/engine-micro-benchmarks"
   var only = Set(Self.sections.map(\.name))
@@ -44,6 +50,7 @@ struct Options {
 
   init(_ arguments: [String]) throws {
     var positional: [String] = []
+    var output: String?
     for argument in arguments {
       let parts = argument.split(separator: "=", maxSplits: 1).map(String.init)
       switch (parts[0], parts.count == 2 ? parts[1] : "") {
@@ -58,6 +65,7 @@ struct Options {
         }
         self.minutes = minutes
       case ("--output", let value): output = value
+      case ("--merge", ""): merges = true
       case ("--micro", let value): micro = value
       case ("--only", let value): only = try Self.choice("--only", value, of: Self.sections.map(\.name))
       case ("--peers", let value): peers = try Self.choice("--peers", value, of: Self.peers)
@@ -68,6 +76,8 @@ struct Options {
       default: positional.append(argument)
       }
     }
+    let isPartial = only.count < Self.sections.count || peers.count < Self.peers.count
+    self.output = output ?? (isPartial && !merges ? Self.partialResults : Self.allResults)
     if action != .measure { return }
     guard positional.count == 1 else { throw Problem(description: Self.usage) }
     binaries = positional[0]

@@ -153,5 +153,26 @@ struct Results: Codable, Equatable {
     self.pauseMilliseconds = pauseMilliseconds
   }
 
+  /// These with what earlier ones have beside the sections that were measured now.
+  func merged(into earlier: Results, sections: Set<String>) -> Results {
+    var merged = self
+    func keep<Value>(_ section: String, _ figure: WritableKeyPath<Results, Value>) {
+      if !sections.contains(section) { merged[keyPath: figure] = earlier[keyPath: figure] }
+    }
+    keep("messages", \.messages)
+    keep("commands", \.modes)
+    keep("commands", \.start)
+    keep("throughput", \.throughput)
+    keep("scaling", \.scaling)
+    keep("scaling", \.perContainer)
+    keep("images", \.images)
+    keep("logs", \.logs)
+    keep("network", \.network)
+    if sections.isSubset(of: ["messages"]) { merged.idleResident = earlier.idleResident }
+    let names = Set(peers.map(\.name))
+    merged.peers += earlier.peers.filter { !names.contains($0.name) }
+    return merged
+  }
+
   func version(_ peer: String) -> String { peers.first { $0.name == peer }?.version ?? "" }
 }

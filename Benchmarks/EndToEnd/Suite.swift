@@ -125,6 +125,9 @@ final class Suite {
 
   private func write() throws {
     results.peers = peers.found
+    if options.merges {
+      results = results.merged(into: try Files.read(options.output), sections: options.only)
+    }
     results.targets = Target.all(results)
     print("")
     for target in results.targets {

@@ -73,6 +73,19 @@ struct ResultsTests {
     #expect(try JSON.decode(Results.self, bytes) == results)
   }
 
+  @Test func whatWasNotMeasuredStays() {
+    let earlier = results()
+    var later = Results(machine: earlier.machine, runs: 3, pauseMilliseconds: 50)
+    later.logs = [Results.Log(peer: "engine", lines: 1, bytes: 2, write: 3, read: 4)]
+    later.peers = [Results.Peer(name: "docker", version: "99", absence: nil)]
+    let merged = later.merged(into: earlier, sections: ["logs"])
+    #expect(merged.logs == later.logs && merged.runs == 3)
+    #expect(merged.modes == earlier.modes && merged.network == earlier.network && merged.scaling == earlier.scaling)
+    #expect(merged.images == earlier.images && merged.messages == earlier.messages && merged.start == earlier.start)
+    #expect(merged.throughput == earlier.throughput && merged.perContainer == earlier.perContainer)
+    #expect(merged.version("docker") == "99" && merged.peers.count == 3)
+  }
+
   @Test func targetsAreJudged() {
     func verdict(_ what: String, _ results: Results) -> String? {
       Target.all(results).first { $0.what == what }?.verdict
@@ -186,6 +199,11 @@ struct OptionsTests {
     #expect(try Options(["--readme"]).action == .readme("README.md"))
     #expect(try Options(["--readme=X.md", "--output=o.json"]).action == .readme("X.md"))
     #expect(try Options(["--page"]).action == .page)
+    // What is only a part does not take the place of all.
+    #expect(try Options(["bin"]).output == Options.allResults)
+    #expect(options.output == Options.partialResults)
+    #expect(try Options(["--only=logs", "--merge", "bin"]).output == Options.allResults)
+    #expect(try Options(["--only=logs", "--output=x", "bin"]).output == "x")
     #expect(try Options(["bin"]).only == Set(Options.sections.map(\.name)))
   }
 
