@@ -55,9 +55,10 @@ extension Peers {
   /// Podman gives every container a million files and processes unless it is told otherwise, which fails where limits
   /// may not be raised.
   private static var limits: String {
-    [("nofile", RLIMIT_NOFILE), ("nproc", __RLIMIT_NPROC)].map { name, resource in
+    // RLIMIT_NOFILE and RLIMIT_NPROC of getrlimit(2) on x86 and arm.
+    [("nofile", 7), ("nproc", 6)].map { (name, resource: UInt32) in
       var limit = rlimit()
-      getrlimit(resource, &limit)
+      getrlimit(__rlimit_resource_t(resource), &limit)
       let most = min(limit.rlim_max, 1024)
       return "\"\(name)=\(most):\(most)\""
     }.joined(separator: ", ")
