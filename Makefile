@@ -47,9 +47,27 @@ FUZZ_ROUNDS ?= 200000
 fuzz: test-deps
 	$(SUDO) env ENGINE_FUZZ_ROUNDS=$(FUZZ_ROUNDS) ENGINE_FUZZ_SEED=$$(date +%s) $(SWIFT) test --filter FuzzTests
 
-## The benchmarks, beside every peer that is installed.
-bench: build
-	@$(SUDO) $(RELEASE)/engine-benchmarks $(RELEASE)
+## The benchmarks, beside every peer that is installed, in about twelve minutes. BENCH_FLAGS='--runs=30 --minutes=25'
+## takes longer, '--only=network,logs --merge' measures some of the figures anew; `engine-benchmarks` tells them all.
+BENCH_FLAGS ?=
+MICRO := .build/micro
+bench: build bench-micro-build
+	@status=0; $(SUDO) $(RELEASE)/engine-benchmarks --micro=$(MICRO)/release/engine-micro-benchmarks $(BENCH_FLAGS) \
+		$(RELEASE) || status=$$?; $(RELEASE)/engine-benchmarks --readme; exit $$status
+
+## Puts the table of the last results into the README.
+.PHONY: bench-readme
+bench-readme: build
+	@$(RELEASE)/engine-benchmarks --page
+	@$(RELEASE)/engine-benchmarks --readme
+
+## What one message, address, netlink message or megabyte of a layer costs; `make bench` has it too.
+.PHONY: bench-micro bench-micro-build
+bench-micro: bench-micro-build
+	@$(MICRO)/release/engine-micro-benchmarks
+
+bench-micro-build: deps
+	$(SWIFT) build -c release --package-path Benchmarks/Micro --scratch-path $(MICRO)
 
 ## Pulls 450 MB in seven layers from a local registry, beside Docker where it is installed.
 .PHONY: bench-pull
@@ -58,7 +76,8 @@ bench-pull: build test-deps
 
 ## Installs the peers that the benchmarks compare with.
 bench-peers:
-	@Examples/install-packages docker.io crun runc
+	@Examples/install-packages docker.io podman crun runc bubblewrap iperf3 docker-registry skopeo python3 iproute2 \
+		util-linux
 
 lint:
 	$(SWIFT) format lint --strict --recursive --parallel Package.swift Sources Plugins Tests Benchmarks

@@ -121,12 +121,16 @@ let benchmarks: [Target] = [
     ]),
   // What `engine bench` becomes: it links the drivers that it measures, which the CLI must not.
   .executableTarget(name: "engine-bench", dependencies: ["EngineBench"], linkerSettings: staticLibraries),
-  .executableTarget(
-    name: "engine-benchmarks", dependencies: ["BenchmarkSupport", "CLinux", "Contracts", "Wire"],
+  .target(
+    name: "EndToEndBenchmarks", dependencies: ["BenchmarkSupport", "CLinux", "Contracts", "Wire"],
     path: "Benchmarks/EndToEnd"),
-  .executableTarget(
-    name: "engine-micro-benchmarks", dependencies: ["Contracts", "Wire", "Kernel", "LinuxSystem"],
-    path: "Benchmarks/Micro"),
+  .executableTarget(name: "engine-benchmarks", dependencies: ["EndToEndBenchmarks"], path: "Benchmarks/Program"),
+  // What the micro benchmarks time; the library that times it is paid for by Benchmarks/Micro, a package of its own.
+  .target(
+    name: "BenchmarkWorkloads",
+    dependencies: [
+      "Contracts", "Wire", "Kernel", "LinuxSystem", "CLinux", "CArchive", "ContentStreams", "BridgeNetworkPlugin",
+    ], path: "Benchmarks/Workloads"),
 ]
 
 /// A test target beside what it tests; EndToEnd drives the built binaries and links none of them.
@@ -174,6 +178,9 @@ let testTargets: [Target] = [
     "ContainersTests", "Containers",
     ["ContainersPlugin", "SQLiteRecordsPlugin", "Kernel", "Contracts", "Wire", "LinuxSystem"]),
   tests("EngineBenchTests", "EngineBench", ["EngineBench", "BenchmarkSupport", "Contracts", "LinuxSystem"]),
+  tests(
+    "BenchmarksTests", "Benchmarks",
+    ["BenchmarkSupport", "BenchmarkWorkloads", "EndToEndBenchmarks", "Contracts", "Wire", "LinuxSystem"]),
   tests("EndToEndTests", "EndToEnd", ["Contracts", "LinuxSystem", "CLinux"]),
 ]
 
@@ -197,6 +204,7 @@ let package = Package(
     .executable(name: "engine-bench", targets: ["engine-bench"]),
     .executable(name: "example-volume-swift", targets: ["example-volume-swift"]),
     .library(name: "PluginKit", targets: ["PluginKit"]),
+    .library(name: "BenchmarkWorkloads", targets: ["BenchmarkWorkloads"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),

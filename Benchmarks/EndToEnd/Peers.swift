@@ -2,63 +2,16 @@ import BenchmarkSupport
 import CLinux
 import Glibc
 
-/// Something that runs containers and understands Docker's command line, with a daemon of its own.
-struct Peer {
-  var name: String
-  /// The program and its global flags.
-  var client: [String]
-  var environment: [String] = []
-  var daemon: pid_t
-  /// Whether a process is the peer's own: not the payload of a container.
-  var owns: (_ process: (process: pid_t, parent: pid_t, command: String)) -> Bool
-
-  func time(_ arguments: [String]) throws -> Double {
-    try Processes.time(client + arguments, environment: environment)
-  }
-
-  func run(_ arguments: [String]) throws { try Processes.run(client + arguments, environment: environment) }
-
-  func output(_ arguments: [String]) throws -> String {
-    try Processes.output(client + arguments, environment: environment)
-  }
-
-  /// Kilobytes of PSS of the daemons and the processes beside containers, and of RSS of the daemons alone.
-  var sizes: (proportional: Int, resident: Int) {
-    var proportional = 0
-    var resident = 0
-    for process in Processes.all() where owns(process) {
-      proportional += Processes.kilobytes("Pss", of: process.process, in: "smaps_rollup")
-      let program = process.command.split(separator: " ").first?.split(separator: "/").last ?? ""
-      if !program.contains("shim") && !program.contains("proxy") {
-        resident += Processes.kilobytes("VmRSS", of: process.process, in: "status")
-      }
-    }
-    return (proportional, resident)
-  }
-
-  /// Containers that sleep, `count` of them, some started at once.
-  func fill(_ count: Int, atOnce: Int) throws {
-    let arguments = client + ["run", "-d", "--label", "fill=1", "bench", "sleep", "100000"]
-    _ = try Processes.many(count, atOnce: atOnce, { _ in arguments }, environment: environment)
-  }
-
-  /// Removes what `fill` made.
-  func empty() throws {
-    let all = try output(["ps", "-aq", "--filter", "label=fill=1"]).split(separator: "\n").map(String.init)
-    var rest = all[...]
-    while !rest.isEmpty {
-      try run(["rm", "-f"] + rest.prefix(25))
-      rest = rest.dropFirst(25)
-    }
-  }
-}
-
 /// Starts what is compared, each in namespaces of its own, and takes everything down again.
 final class Peers {
-  private let options: Options
+  let options: Options
   let directory: String
   private var takeDown: [() -> Void] = []
+  /// The hierarchy that crun and runc must not see, and this process does not see after them.
+  private let unified = linux_open("/sys/fs/cgroup/unified", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
   private(set) var rootfs = ""
+  /// What is compared, and why what is missing is missing.
+  private(set) var found: [Results.Peer] = []
 
   init(_ options: Options) throws {
     self.options = options
@@ -73,85 +26,187 @@ final class Peers {
 
   /// Last set up, first taken down.
   func tearDown() {
+    Processes.ignoreInterruption()
     for step in takeDown.reversed() { step() }
     takeDown = []
+    if unified >= 0 { close(unified) }
   }
 
-  func makeRootFileSystem() throws {
-    rootfs = "\(directory)/rootfs"
-    try Processes.run([
-      "mkdir", "-p", "\(rootfs)/bin", "\(rootfs)/proc", "\(rootfs)/sys", "\(rootfs)/dev", "\(rootfs)/tmp",
-    ])
-    try Processes.run(["cp", "/bin/busybox", "\(rootfs)/bin/busybox"])
-    for name in ["true", "sh", "sleep"] { symlink("busybox", "\(rootfs)/bin/\(name)") }
-    try Processes.run(["tar", "-C", rootfs, "-cf", "\(directory)/rootfs.tar", "."])
+  func afterwards(_ step: @escaping () -> Void) { takeDown.append(step) }
+
+  // MARK: Who is there
+
+  func note(_ name: String, version: String) {
+    found.append(Results.Peer(name: name, version: version, absence: nil))
   }
+
+  func note(_ name: String, absence: String) {
+    found.append(Results.Peer(name: name, version: nil, absence: absence))
+    print("\(name) is not compared: \(absence)")
+  }
+
+  /// Sets a peer up if it is asked for and installed, and notes why it is not there otherwise.
+  func attempt<Value>(_ name: String, programs: [String], _ body: () throws -> Value) throws -> Value? {
+    guard options.peers.contains(name) else {
+      note(name, absence: "it was not asked for")
+      return nil
+    }
+    if let missing = programs.first(where: { !Processes.isInstalled($0) }) {
+      note(name, absence: "\(missing) is not installed; `make bench-peers` installs it")
+      return nil
+    }
+    do {
+      return try body()
+    } catch let interruption as Processes.Interruption {
+      throw interruption
+    } catch {
+      note(name, absence: "it does not run on this machine: \(error)")
+      return nil
+    }
+  }
+
+  /// The last word of the first line that a program prints of itself: `runc version 1.1.5+ds1`.
+  static func version(_ arguments: [String], environment: [String] = []) -> String {
+    let text = (try? Processes.output(arguments, environment: environment)) ?? ""
+    return text.prefix { $0 != "\n" }.split(separator: " ").last.map(String.init) ?? ""
+  }
+
+  // MARK: What is run
+
+  static let applets = ["true", "sh", "sleep", "yes", "head", "wc"]
+
+  func makeRootFileSystem() throws {
+    rootfs = try makeRootFileSystem("rootfs")
+    try archive("rootfs")
+  }
+
+  /// A root file system of busybox and nothing else.
+  func makeRootFileSystem(_ name: String) throws -> String {
+    let path = "\(directory)/\(name)"
+    try Processes.run(["mkdir", "-p"] + ["bin", "proc", "sys", "dev", "tmp"].map { "\(path)/\($0)" })
+    try Processes.run(["cp", "/bin/busybox", "\(path)/bin/busybox"])
+    for applet in Self.applets { symlink("busybox", "\(path)/bin/\(applet)") }
+    return path
+  }
+
+  func archive(_ name: String) throws {
+    try Processes.run(["tar", "-C", "\(directory)/\(name)", "-cf", "\(directory)/\(name).tar", "."])
+  }
+
+  // MARK: Daemons
 
   func startEngine() throws -> Peer {
     let root = "\(directory)/engine"
-    let client = [options.binaries + "/engine", "--root", root]
+    let configuration = "\(directory)/engine.toml"
+    // The others may keep it waiting longer than an idle engine stays.
+    try Processes.write("[engine]\nidle_seconds = 86400\n", to: configuration)
+    let instance = ["--root", root, "--config", configuration]
+    let client = [options.binaries + "/engine"] + instance
     // The daemon is the one that is started here: no command may start another one, outside the namespaces.
     let environment = ["ENGINE_DAEMON=/bin/false"]
-    let daemon = try startDaemon(["\(options.binaries)/engined", "--root", root], log: "\(directory)/engined.log") {
+    let daemon = try startDaemon(["\(options.binaries)/engined"] + instance, log: "\(directory)/engined.log") {
       try Processes.run(client + ["ps"], environment: environment)
     }
     let archive = "\(directory)/rootfs.tar"
     try Processes.run(client + ["import", archive, "bench"], environment: environment, log: "\(directory)/import.log")
     let runtimeDirectory = try Processes.output(
       client + ["info", "--format", "{{.RuntimeDir}}"], environment: environment)
-    takeDown.append { try? Processes.run(["rm", "-rf", String(runtimeDirectory.prefix { $0 != "\n" })]) }
-    let peer = Peer(name: "engine", client: client, environment: environment, daemon: daemon) { process in
+    afterwards { try? Processes.run(["rm", "-rf", String(runtimeDirectory.prefix { $0 != "\n" })]) }
+    let version = Self.version(client + ["version", "--format", "{{.Server.Version}}"], environment: environment)
+    let peer = Peer(
+      name: "engine", version: version, client: client, environment: environment, home: daemon,
+      crowds: [0, 1, 50, 100, 200, 300]
+    ) { process in
       process.process == daemon || process.parent == daemon && process.command.hasPrefix("engine-shim")
     }
-    takeDown.append { Self.removeAll(peer) }
+    note("engine", version: version)
+    afterwards { try? peer.removeAll() }
     return peer
   }
 
+  /// Docker with its state, its sockets, its network and its mounts apart from any other Docker of the machine.
   func startDocker() throws -> Peer? {
-    guard Processes.isInstalled("dockerd") else {
-      print("docker is not installed; `make bench-peers` installs it")
-      return nil
+    try attempt("docker", programs: ["dockerd", "docker", "unshare", "ip"]) {
+      let directory = directory
+      let socket = "unix://\(directory)/docker.sock"
+      let environment = ["DOCKER_HOST=\(socket)"]
+      let client = Self.dockerClient()
+      let group = "engine-benchmarks-\(getpid())"
+      let arguments = [
+        "dockerd", "--data-root", "\(directory)/docker", "--exec-root", "\(directory)/docker-exec", "-H", socket,
+        "--pidfile", "\(directory)/docker.pid", "--cgroup-parent", "/\(group)",
+      ]
+      afterwards { [unowned self] in removeGroups(group) }
+      let daemon = try startDaemon(arguments, log: "\(directory)/dockerd.log") {
+        try Processes.run([client, "ps"], environment: environment)
+      }
+      try Processes.run([client, "import", "\(directory)/rootfs.tar", "bench"], environment: environment)
+      let version = Self.version([client, "version", "--format", "{{.Server.Version}}"], environment: environment)
+      let peer = Peer(
+        name: "docker", version: version, client: [client], environment: environment, home: daemon,
+        crowds: [0, 1, 50, 100, 200]
+      ) { process in
+        let program = process.command.split(separator: " ").first?.split(separator: "/").last ?? ""
+        return process.command.contains(directory) && (program == "dockerd" || program.hasPrefix("containerd"))
+          || program == "docker-proxy" && process.parent == daemon
+      }
+      note("docker", version: version)
+      afterwards { try? peer.removeAll() }
+      return peer
     }
-    let directory = directory
-    let socket = "unix://\(directory)/docker.sock"
-    let environment = ["DOCKER_HOST=\(socket)"]
-    let arguments = [
-      "dockerd", "--data-root", "\(directory)/docker", "--exec-root", "\(directory)/docker-exec", "-H", socket,
-      "--pidfile", "\(directory)/docker.pid",
-    ]
-    let daemon = try startDaemon(arguments, log: "\(directory)/dockerd.log") {
-      try Processes.run(["docker", "ps"], environment: environment)
-    }
-    try Processes.run(["docker", "import", "\(directory)/rootfs.tar", "bench"], environment: environment)
-    let peer = Peer(name: "docker", client: ["docker"], environment: environment, daemon: daemon) { process in
-      let program = process.command.split(separator: " ").first?.split(separator: "/").last ?? ""
-      return process.command.contains(directory) && (program == "dockerd" || program.hasPrefix("containerd"))
-        || program == "docker-proxy" && process.parent == daemon
-    }
-    takeDown.append { Self.removeAll(peer) }
-    return peer
   }
 
-  private static func removeAll(_ peer: Peer) {
-    let all = (try? peer.output(["ps", "-aq"]).split(separator: "\n").map(String.init)) ?? []
-    if !all.isEmpty { try? peer.run(["rm", "-f"] + all) }
+  /// The client that came with the daemon, where there are several: they differ in what they ask the daemon for.
+  private static func dockerClient() -> String {
+    func number(_ program: String) -> String {
+      let text = (try? Processes.output([program, "--version"])) ?? ""
+      return text.split(separator: ",").first.map(String.init) ?? ""
+    }
+    let wanted = number("dockerd")
+    return Processes.installed("docker").first { number($0) == wanted } ?? "docker"
   }
 
   /// Starts a daemon in network and mount namespaces of its own and waits until it answers.
-  private func startDaemon(_ arguments: [String], log: String, answers: () throws -> Void) throws -> pid_t {
-    let shell = "ip link set lo up && exec \"$@\""
+  ///
+  /// - Parameter setUp: what a shell does there before; it ends with `&&`.
+  func startDaemon(
+    _ arguments: [String], setUp: String = "", log: String, answers: () throws -> Void
+  ) throws -> pid_t {
+    let shell = "ip link set lo up && \(setUp) exec \"$@\""
     let process = try Processes.spawn(
-      ["unshare", "--net", "--mount", "sh", "-c", shell, "sh"] + arguments, log: log)
-    takeDown.append {
+      ["unshare", "--net", "--mount", "sh", "-c", shell, "sh"] + arguments, log: log, isApart: true)
+    afterwards {
       kill(process, SIGTERM)
-      Processes.wait(process)
+      Processes.wait(process, atMost: 20)
     }
     for _ in 0..<300 {
-      if (try? answers()) != nil { return process }
-      usleep(100_000)
+      do {
+        try answers()
+        return process
+      } catch let interruption as Processes.Interruption {
+        throw interruption
+      } catch {
+        usleep(100_000)
+      }
     }
     throw Processes.Failure(description: "\(arguments[0]) does not answer; see \(log)")
   }
+
+  /// Takes away the groups that a peer leaves behind; what is in use stays.
+  func removeGroups(_ name: String) {
+    unlinkat(unified, name, AT_REMOVEDIR)
+    guard let hierarchies = opendir("/sys/fs/cgroup") else { return }
+    defer { closedir(hierarchies) }
+    rmdir("/sys/fs/cgroup/\(name)")
+    while let entry = readdir(hierarchies) {
+      let hierarchy = withUnsafeBytes(of: entry.pointee.d_name) {
+        String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+      }
+      if !hierarchy.hasPrefix(".") { rmdir("/sys/fs/cgroup/\(hierarchy)/\(name)") }
+    }
+  }
+
+  // MARK: The floor
 
   /// The raw system calls, in a process of their own.
   ///
@@ -165,14 +220,14 @@ final class Peers {
     try Processes.run(["mkdir", "-p", "\(base)/root"])
     let process = try Processes.spawn(
       ["unshare", "--net", "--mount", "/proc/\(getpid())/exe", RawFloor.argument, rootfs, base],
-      pipes: (down[0], up[1]))
+      pipes: (down[0], up[1]), isApart: true)
     close(down[0])
     close(up[1])
     let (request, answer) = (down[1], up[0])
-    takeDown.append {
+    afterwards {
       close(request)
       close(answer)
-      Processes.wait(process)
+      Processes.wait(process, atMost: 5)
     }
     let measure = { () throws -> Double in
       var time = 0.0
@@ -183,36 +238,9 @@ final class Peers {
     }
     signal(SIGPIPE, SIG_IGN)
     guard (try? measure()) != nil else {
-      print("the raw system calls do not run on this machine")
+      note(Names.floor, absence: "they do not run on this machine")
       return nil
     }
     return measure
-  }
-
-  /// crun and runc on a bundle of the same root file system, namespaces and command.
-  ///
-  /// After this the processes started here see no unified hierarchy, without which crun takes the machine for v1.
-  func prepareRuntimes() throws -> [Candidate] {
-    var candidates: [Candidate] = []
-    guard unshare(CLONE_NEWNS) == 0 else { return [] }
-    mount("none", "/", nil, UInt(MS_REC | MS_PRIVATE), nil)
-    umount2("/sys/fs/cgroup/unified", Int32(MNT_DETACH))
-    for runtime in ["crun", "runc"] where Processes.isInstalled(runtime) {
-      let bundle = "\(directory)/\(runtime)"
-      try Processes.run(["mkdir", "-p", bundle])
-      try Processes.run(["cp", "-a", rootfs, "\(bundle)/rootfs"])
-      try Processes.run(["sh", "-c", "cd \(bundle) && \(runtime) spec"])
-      try Processes.run([
-        "sed", "-i", "s/\"terminal\": true/\"terminal\": false/; s/\"sh\"/\"true\"/", "\(bundle)/config.json",
-      ])
-      let arguments = [runtime, "--root", "\(directory)/\(runtime)-state", "run", "-b", bundle, "bench"]
-      do {
-        try Processes.run(arguments, log: "\(directory)/\(runtime).log")
-        candidates.append(Candidate("\(runtime) run") { try Processes.time(arguments, environment: []) })
-      } catch {
-        print("\(runtime) does not run on this machine: \(error)")
-      }
-    }
-    return candidates
   }
 }

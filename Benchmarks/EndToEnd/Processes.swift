@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import Synchronization
 
 /// Runs other programs and takes the time.
 enum Processes {
@@ -7,12 +8,47 @@ enum Processes {
     let description: String
   }
 
+  /// Somebody wants the benchmarks to end.
+  struct Interruption: Error, CustomStringConvertible {
+    let description = "interrupted"
+  }
+
+  private static let isInterrupted = Atomic(false)
+
+  /// SIGINT and SIGTERM end the benchmarks at the next program that they start, so that everything is taken down.
+  static func heedInterruption() {
+    // waitpid(2) goes on: the command that runs gets the terminal's signal itself.
+    for number in [SIGINT, SIGTERM] {
+      signal(number) { _ in Processes.isInterrupted.store(true, ordering: .relaxed) }
+    }
+  }
+
+  /// For taking things down, which nothing should keep from its end.
+  static func ignoreInterruption() {
+    for number in [SIGINT, SIGTERM] { signal(number, SIG_IGN) }
+    isInterrupted.store(false, ordering: .relaxed)
+  }
+
   /// Starts a program found in PATH; its output goes to `log` or nowhere.
   ///
-  /// - Parameter pipes: what becomes its standard input and output instead.
+  /// - Parameters:
+  ///   - pipes: what becomes its standard input and output instead.
+  ///   - isApart: signals of the terminal do not reach it.
   static func spawn(
-    _ arguments: [String], environment: [String] = [], log: String = "/dev/null", pipes: (Int32, Int32)? = nil
+    _ arguments: [String], environment: [String] = [], log: String = "/dev/null", pipes: (Int32, Int32)? = nil,
+    isApart: Bool = false
   ) throws -> pid_t {
+    if isInterrupted.load(ordering: .relaxed) { throw Interruption() }
+    var attributes = posix_spawnattr_t()
+    posix_spawnattr_init(&attributes)
+    defer { posix_spawnattr_destroy(&attributes) }
+    // What is ignored here is not ignored there.
+    var defaults = sigset_t()
+    sigemptyset(&defaults)
+    for number in [SIGINT, SIGTERM, SIGPIPE] { sigaddset(&defaults, number) }
+    posix_spawnattr_setsigdefault(&attributes, &defaults)
+    posix_spawnattr_setflags(
+      &attributes, Int16(POSIX_SPAWN_SETSIGDEF) | (isApart ? Int16(POSIX_SPAWN_SETPGROUP) : 0))
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)
     defer { posix_spawn_file_actions_destroy(&actions) }
@@ -36,19 +72,46 @@ enum Processes {
       for pointer in argv + envp { free(pointer) }
     }
     var process: pid_t = 0
-    let result = posix_spawnp(&process, arguments[0], &actions, nil, &argv, &envp)
+    let result = posix_spawnp(&process, arguments[0], &actions, &attributes, &argv, &envp)
     guard result == 0 else {
       throw Failure(description: "\(arguments[0]) cannot be started: \(String(cString: strerror(result)))")
     }
     return process
   }
 
-  /// - Returns: the exit status, or 128 and the signal.
+  /// Seconds after which a command that does not end is ended: a peer that hangs is not to take the rest along.
+  private static let patience: UInt32 = 90
+
+  /// - Returns: the exit status, or 128 and the signal; 137 for one that had to be ended.
   @discardableResult
   static func wait(_ process: pid_t) -> Int32 {
     var status: Int32 = 0
-    while waitpid(process, &status, 0) < 0 && errno == EINTR {}
+    impatiently {
+      while waitpid(process, &status, 0) < 0 && errno == EINTR { kill(process, SIGKILL) }
+    }
     return exitCode(status)
+  }
+
+  /// Lets waitpid(2) fail with EINTR when nothing comes for too long.
+  private static func impatiently<Value>(_ body: () throws -> Value) rethrows -> Value {
+    var action = sigaction()
+    // Without SA_RESTART.
+    action.__sigaction_handler.sa_handler = { _ in }
+    sigaction(SIGALRM, &action, nil)
+    alarm(patience)
+    defer { alarm(0) }
+    return try body()
+  }
+
+  /// Waits for a process that was told to end, and ends it where it does not.
+  static func wait(_ process: pid_t, atMost seconds: Int) {
+    var status: Int32 = 0
+    for _ in 0..<seconds * 50 {
+      if waitpid(process, &status, WNOHANG) != 0 { return }
+      usleep(20_000)
+    }
+    kill(process, SIGKILL)
+    wait(process)
   }
 
   private static func exitCode(_ status: Int32) -> Int32 {
@@ -58,7 +121,8 @@ enum Processes {
   static func run(_ arguments: [String], environment: [String] = [], log: String = "/dev/null") throws {
     let status = wait(try spawn(arguments, environment: environment, log: log))
     guard status == 0 else {
-      throw Failure(description: "\(arguments.joined(separator: " ")) ended with \(status); see \(log)")
+      let reason = read(log).split(separator: "\n").last.map { ": \($0)" } ?? ""
+      throw Failure(description: "\(arguments.joined(separator: " ")) ended with \(status)\(reason)")
     }
   }
 
@@ -87,32 +151,52 @@ enum Processes {
     return end - start
   }
 
-  /// Runs a program so many times, some at once, and returns the seconds from the first start to the last end.
-  static func many(_ count: Int, atOnce: Int, _ arguments: (Int) -> [String], environment: [String]) throws -> Double {
+  /// Runs a program so many times, some at once; none is started after the deadline.
+  ///
+  /// - Returns: how many were run, and the seconds from the first start to the last end.
+  @discardableResult
+  static func many(
+    _ count: Int, atOnce: Int, until deadline: Double = .infinity, _ arguments: (Int) -> [String],
+    environment: [String]
+  ) throws -> (count: Int, seconds: Double) {
     let begin = microseconds()
     var running: Set<pid_t> = []
     var started = 0
     var problem: Failure?
+    var count = count
     while started < count && problem == nil || !running.isEmpty {
+      if started > atOnce, started < count, microseconds() > deadline {
+        // Nobody may be left to wait for.
+        count = started
+        continue
+      }
       if started < count, running.count < atOnce, problem == nil {
         running.insert(try spawn(arguments(started), environment: environment))
         started += 1
         continue
       }
       var status: Int32 = 0
-      let process = waitpid(-1, &status, 0)
+      let process = impatiently { waitpid(-1, &status, 0) }
+      if process < 0, errno == EINTR {
+        for process in running { kill(process, SIGKILL) }
+        problem = Failure(
+          description: "\(arguments(0).joined(separator: " ")) does not end; \(running.count) of them were ended")
+      }
       guard running.remove(process) != nil else { continue }
-      if exitCode(status) != 0 {
+      if exitCode(status) != 0, problem == nil {
         problem = Failure(description: "\(arguments(0).joined(separator: " ")) ended with \(exitCode(status))")
       }
     }
     if let problem { throw problem }
-    return (microseconds() - begin) / 1e6
+    return (started, (microseconds() - begin) / 1e6)
   }
 
-  static func isInstalled(_ program: String) -> Bool {
+  static func isInstalled(_ program: String) -> Bool { !installed(program).isEmpty }
+
+  /// Where in PATH a program is, in that order.
+  static func installed(_ program: String) -> [String] {
     (getenv("PATH").map { String(cString: $0) } ?? "/usr/bin:/bin:/usr/sbin:/sbin").split(separator: ":")
-      .contains { access("\($0)/\(program)", X_OK) == 0 }
+      .map { "\($0)/\(program)" }.filter { access($0, X_OK) == 0 }
   }
 
   static func microseconds() -> Double {
@@ -122,6 +206,21 @@ enum Processes {
   }
 
   // MARK: Files and other processes
+
+  static func write(_ text: String, to path: String) throws {
+    let file = linux_open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+    guard file >= 0 else { throw Failure(description: "\(path) cannot be written") }
+    defer { close(file) }
+    let bytes = Array(text.utf8)
+    var offset = 0
+    while offset < bytes.count {
+      let count = bytes.withUnsafeBytes {
+        Glibc.write(file, $0.baseAddress?.advanced(by: offset), bytes.count - offset)
+      }
+      guard count > 0 else { throw Failure(description: "\(path) cannot be written") }
+      offset += count
+    }
+  }
 
   /// A file's text; empty when it cannot be read.
   static func read(_ path: String) -> String {

@@ -4,34 +4,59 @@ import Glibc
 /// What changes with the number of containers.
 extension Suite {
   /// Containers made, run to their end and removed, one after the other and several at once.
-  func throughput(_ peer: Peer?) throws {
-    guard let peer else { return }
-    let isEngine = peer.name == "engine"
-    let containers = isEngine ? 100 : 40
-    print("\n\(peer.name), \(containers) containers run to their end and removed")
-    for concurrency in [1, 4, 16] {
-      var rates: [Double] = []
-      for _ in 0..<(isEngine ? 3 : 1) {
-        let seconds = try Processes.many(
-          containers, atOnce: concurrency, { _ in peer.client + ["run", "--rm", "bench", "true"] },
-          environment: peer.environment)
-        rates.append(Double(containers) / seconds)
+  ///
+  /// A hundred of each, or as many as fit into the peer's part of the time.
+  func throughput(_ daemons: [Peer], until deadline: Double) throws {
+    print("\ncontainers run to their end and removed, a second")
+    var left = daemons.count * 3
+    for concurrency in [16, 4, 1] {
+      for peer in daemons {
+        let now = Processes.microseconds()
+        let end = now + max(0, deadline - now) / Double(left)
+        left -= 1
+        var count = 0
+        var rates: [Double] = []
+        do {
+          for _ in 0..<(peer.isEngine ? 3 : 1) where rates.isEmpty || Processes.microseconds() < end {
+            let run = try Processes.many(
+              100, atOnce: concurrency, until: end, { _ in peer.client + ["run", "--rm", "bench", "true"] },
+              environment: peer.environment)
+            rates.append(Double(run.count) / run.seconds)
+            count = max(count, run.count)
+          }
+        } catch let failure as Processes.Failure {
+          fail("\(peer.name), \(concurrency) containers at once: \(failure)")
+          continue
+        }
+        let rate = Samples(rates).median
+        results.throughput.append(
+          Results.Throughput(peer: peer.name, containers: count, concurrency: concurrency, perSecond: rate))
+        print(Text.row("\(peer.name), \(concurrency) at once, \(count)", Text.decimal(rate, 1)))
       }
-      let rate = rates.sorted()[rates.count / 2]
-      results.throughput.append(
-        Results.Throughput(peer: peer.name, containers: containers, concurrency: concurrency, perSecond: rate))
-      print("\(concurrency) at once: \(Text.decimal(rate, 1)) a second")
     }
   }
 
   /// Memory, `ps` and the attaching of one more, with more and more idle containers.
-  func scaling(_ peer: Peer?) throws {
-    guard let peer else { return }
-    let isEngine = peer.name == "engine"
+  func scaling(_ daemons: [Peer], until deadline: Double) throws {
+    for (index, peer) in daemons.enumerated() {
+      let now = Processes.microseconds()
+      do {
+        try scaling(peer, until: now + max(0, deadline - now) / Double(daemons.count - index))
+      } catch let failure as Processes.Failure {
+        fail("\(peer.name) with idle containers, from here on: \(failure)")
+      }
+    }
+  }
+
+  private func scaling(_ peer: Peer, until deadline: Double) throws {
     print("\n\(peer.name) with idle containers")
     print(Text.row("containers", "PSS MB", "RSS MB", "ps ms", "ps with pauses, attach, attach with pauses"))
     var count = 0
-    for goal in isEngine ? [0, 50, 100, 200, 300] : [0, 50, 100] {
+    for goal in peer.crowds {
+      if goal > 0, Processes.microseconds() > deadline {
+        omit("\(peer.name) with \(goal) idle containers: no time was left")
+        continue
+      }
       try peer.fill(goal - count, atOnce: 4)
       count = goal
       // The links of what ended before are deleted in the background; nobody waits for that but these measurements.
@@ -41,7 +66,7 @@ extension Suite {
         peer: peer.name, containers: count, proportionalSize: sizes.proportional, daemonResident: sizes.resident,
         list: Int(try median { try peer.time(["ps"]) }),
         listAfterPause: Int(try median(pause: options.pause) { try peer.time(["ps"]) }))
-      if isEngine {
+      if peer.isEngine {
         scale.attach = Int(try median { try attach(peer) })
         scale.attachAfterPause = Int(try median(pause: options.pause) { try attach(peer) })
       }
@@ -54,15 +79,21 @@ extension Suite {
           Text.decimal(Double(sizes.resident) / 1024, 1),
           Text.decimal(Double(scale.list) / 1000, 2), texts.joined(separator: ", ")))
     }
-    let sizes = results.scaling.filter { $0.peer == peer.name }
-    if let fifty = sizes.first(where: { $0.containers == 50 }),
-      let hundred = sizes.first(where: { $0.containers == 100 })
-    {
-      let slope = (hundred.proportionalSize - fifty.proportionalSize) / 50
+    if let slope = Self.slope(results.scaling.filter { $0.peer == peer.name }) {
       results.perContainer[peer.name] = slope
       print("\(peer.name): \(slope) kB of PSS for each container")
     }
     try peer.empty()
+  }
+
+  /// Kilobytes of PSS for each container: between 50 and 100, or between the most that there are and one.
+  static func slope(_ sizes: [Results.Scale]) -> Int? {
+    func size(_ containers: Int) -> Int? { sizes.first { $0.containers == containers }?.proportionalSize }
+    if let fifty = size(50), let hundred = size(100) { return (hundred - fifty) / 50 }
+    guard let most = sizes.map(\.containers).max(), most > 1, let all = size(most), let one = size(1) else {
+      return nil
+    }
+    return (all - one) / (most - 1)
   }
 
   /// Microseconds of the step that attaches a container to its networks, as the engine measured it.

@@ -16,6 +16,7 @@ final class Session: Sendable {
   }
   private struct State {
     var ended: ExitStatus?
+    var began: Int64?
     var clients: [UInt32: Client] = [:]
   }
 
@@ -26,6 +27,11 @@ final class Session: Sendable {
   private let state = Mutex(State())
 
   init(trace: TracePoint?) { self.trace = trace }
+
+  /// When the container's command was executed, on CLOCK_MONOTONIC; nil for one that a former engine started.
+  var began: Int64? { state.withLock { $0.began } }
+
+  func begin(at time: Int64?) { state.withLock { $0.began = time } }
 
   /// A new client; its number means no other one, also of a former engine.
   func attach() -> Client {

@@ -83,6 +83,9 @@ extension EndToEnd {
       ] {
         #expect(inner.begin >= outer.begin && inner.end <= outer.end, "\(inner) is not within \(outer)")
       }
+      // The command itself, between its start and what its end brings about.
+      let ran = try one("the command")
+      #expect(try ran.begin >= one("execve").end - 0.01 && ran.end <= one("runtime.remove").begin)
       let messages = spans.filter { $0.pid == answered.pid && $0.args.parent != nil }
       #expect(messages.count >= 12, "\(messages.map(\.name))")
       #expect(messages.allSatisfy { event in spans.contains { $0.args.span == event.args.parent } })

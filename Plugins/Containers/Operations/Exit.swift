@@ -13,6 +13,17 @@ extension Lifecycle {
     Task(executorPreference: bus.executor) { await self.settle(entry, event.status) }
   }
 
+  /// Puts the time in which the command ran into the trace of who started it, if there is one.
+  private static func trace(_ record: ContainerRecord, _ began: Int64, _ status: ExitStatus, _ call: Call) {
+    guard let point = call.tracePoint else { return }
+    var end = MonotonicClock.now
+    // The shim tells when that was by the other clock; no trace is so long that the two part.
+    if status.finished != .never { end -= max(0, Timestamp.now.nanoseconds - status.finished.nanoseconds) }
+    point.append(
+      [TimedStep("the command", .process, begin: began, end: max(began, end))], process: record.state.pid,
+      program: "container")
+  }
+
   /// Gives back what a container held while it ran; with `--rm` removes it. Does nothing for one that does not run.
   func settle(_ entry: ContainerEntry, _ status: ExitStatus) async {
     do throws(EngineError) {
@@ -26,6 +37,7 @@ extension Lifecycle {
     guard state.record.state.status.hasProcesses else { return }
     let call = ownCall.traced(at: state.session?.trace)
     let record = state.record
+    if let began = state.session?.began { Self.trace(record, began, status, call) }
     var ended = record
     ended.state.wasKilledForMemory = await wasKilledForMemory(record, status, call)
     ended.state.status = .exited

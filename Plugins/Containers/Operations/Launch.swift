@@ -76,6 +76,7 @@ extension Lifecycle {
     }
     steps.finish("start process", &mark)
     steps.append(started.steps)
+    session.begin(at: started.steps.map(\.end).max())
     FaultPoint.reach("containers.run.started")
 
     var running = record

@@ -1,0 +1,4 @@
+import EndToEndBenchmarks
+import Glibc
+
+exit(EndToEnd.main(CommandLine.arguments))
