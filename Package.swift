@@ -183,9 +183,18 @@ for target in everything where target.type != .system && target.name != "CLinux"
   target.swiftSettings = [.unsafeFlags(["-Xcc", "-D_GNU_SOURCE"])]
 }
 
-// What the CLI is made of stays free of the regular expressions that every module would import unasked.
-for target in everything where target.name == "EngineCLI" || target.name == "engine" {
-  target.swiftSettings?.append(.unsafeFlags(["-Xfrontend", "-disable-implicit-string-processing-module-import"]))
+/// What the CLI and the shim are made of. It stays free of the regular expressions that every module would import
+/// unasked, which are half of what the linker would take; and its generic types are made from what the compiler knows of
+/// them, where finding them by name would search all conformances of the program at the first use of each.
+let startsFast: Set<String> = [
+  "Contracts", "LinuxSystem", "Wire", "EngineCLI", "engine", "ShimProtocol", "ShimCore", "engine-shim",
+]
+for target in everything where startsFast.contains(target.name) {
+  target.swiftSettings?.append(
+    .unsafeFlags([
+      "-Xfrontend", "-disable-implicit-string-processing-module-import",
+      "-Xfrontend", "-disable-concrete-type-metadata-mangled-name-accessors",
+    ]))
 }
 
 let package = Package(
