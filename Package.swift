@@ -6,7 +6,12 @@ import PackageDescription
 
 /// Modules that the CLI and the shim link must start in well under a millisecond, so these two are static
 /// executables and nothing below them may import Foundation.
-let staticExecutable: [LinkerSetting] = [.unsafeFlags(["-static-executable"])]
+///
+/// A linker that maps its output leaves it in the page cache in single pages; one that writes it leaves it in large
+/// folios, which a new process maps and gives back in a fraction of the time.
+let staticExecutable: [LinkerSetting] = [
+  .unsafeFlags(["-static-executable", "-use-ld=gold", "-Xlinker", "--no-mmap-output-file"])
+]
 
 /// The daemon needs no Swift where it runs, and what it does not use of the libraries takes no memory. Its C libraries
 /// stay shared, because security updates come to them.
