@@ -7,6 +7,9 @@ import Testing
 /// The short way of a message to JSON and back means what `Codable` means, byte for byte.
 @Suite("Direct JSON")
 struct DirectJSONTests {
+  /// The test library has one as well.
+  typealias Status = Contracts.ExitStatus
+
   /// Values of every shape a member can have, from a seed.
   struct Values {
     var generator: Generator
@@ -33,7 +36,9 @@ struct DirectJSONTests {
       Dictionary(texts().map { ($0, text()) }, uniquingKeysWith: { first, _ in first })
     }
     mutating func maybe<Value>(_ make: (inout Values) -> Value) -> Value? { flag() ? make(&self) : nil }
-    mutating func choice<Value>(_ values: [Value]) throws -> Value { try #require(values.randomElement(using: &generator)) }
+    mutating func choice<Value>(_ values: [Value]) throws -> Value {
+      try #require(values.randomElement(using: &generator))
+    }
     mutating func list<Value>(_ make: (inout Values) throws -> Value) rethrows -> [Value] {
       try (0..<Int.random(in: 0...2, using: &generator)).map { _ in try make(&self) }
     }
@@ -158,9 +163,9 @@ struct DirectJSONTests {
     ] { try Self.comesBack(element) }
     for element: ContainerExec.Element in [.created(id), .started, .detached] { try Self.comesBack(element) }
     for code: Int32 in [0, 255, .min] {
-      try Self.comesBack(ExitStatus(code: code, finished: Timestamp(nanoseconds: 1_234_567_891), reason: "why"))
+      try Self.comesBack(Status(code: code, finished: Timestamp(nanoseconds: 1_234_567_891), reason: "why"))
     }
-    try Self.comesBack(ExitStatus(code: 1, finished: .never))
+    try Self.comesBack(Status(code: 1, finished: .never))
     try Self.comesBack(Hello(agent: "engine", capabilities: ["a"]))
   }
 
@@ -208,9 +213,9 @@ struct DirectJSONTests {
   ])
   func whatDoesNotFitIsRefused(text: String, expected: String) throws {
     let body = Body(value: try JSON.parse(Array(text.utf8)))
-    let error = #expect(throws: EngineError.self) { _ = try body.decode(ExitStatus.self) }
+    let error = #expect(throws: EngineError.self) { _ = try body.decode(Status.self) }
     #expect(error?.message.contains(expected) == true, "\(error?.message ?? "")")
-    #expect(throws: EngineError.self) { _ = try body.decode([ExitStatus].self) }
+    #expect(throws: EngineError.self) { _ = try Body(value: .array([body.value])).decode([Status].self) }
   }
 
   @Test func envelopesHoldTheirMembersInOrder() throws {
@@ -219,7 +224,7 @@ struct DirectJSONTests {
       sent(try OutgoingMessage.request(3, ContainerSummaries(all: true), driver: "d", trace: "t", deadline: 5))
         == #"{"jsonrpc":"2.0","id":3,"method":"container.summaries","driver":"d","trace":"t","deadline":5,"#
         + #""params":{"all":true}}"#)
-    let nothing: ExitStatus? = nil
+    let nothing: Status? = nil
     #expect(
       sent(try OutgoingMessage.request(UInt64.max, "x", Done()))
         == #"{"jsonrpc":"2.0","id":18446744073709551615,"method":"x","params":{}}"#)
