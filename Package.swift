@@ -10,7 +10,7 @@ import PackageDescription
 /// A linker that maps its output leaves it in the page cache in single pages; one that writes it leaves it in large
 /// folios, which a new process maps and gives back in a fraction of the time.
 let staticExecutable: [LinkerSetting] = [
-  .unsafeFlags(["-static-executable", "-use-ld=gold", "-Xlinker", "--no-mmap-output-file"])
+  .unsafeFlags(["-static-executable", "-Xlinker", "--no-mmap-output-file"])
 ]
 
 /// The daemon needs no Swift where it runs, and what it does not use of the libraries takes no memory. Its C libraries
