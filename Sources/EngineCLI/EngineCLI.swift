@@ -61,7 +61,7 @@ public enum EngineCLI {
   private static func run(
     _ command: Command, _ spelling: String, _ words: [String], _ global: GlobalOptions
   ) throws -> Int32 {
-    let usage = Help.usageLine(command, spelling: spelling)
+    var usage: String { Help.usageLine(command, spelling: spelling) }
     do {
       let (options, arguments) = try Parser(flags: command.flags(), isInterspersed: command.isInterspersed).parse(words)
       if let complaint = command.complaint(about: arguments.count, spelling: spelling) {

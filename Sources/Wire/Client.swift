@@ -13,11 +13,6 @@ public struct Client: ~Copyable {
     case failure(id: UInt64, EngineError)
   }
 
-  private struct StreamElement: Decodable {
-    var id: UInt64
-    var value: JSONValue
-  }
-
   /// Connects for the attempt of that number, from 0 on; it may start an engine, and throws when it has had enough.
   public typealias Connector = (_ attempt: Int) throws(EngineError) -> OwnedDescriptor
 
@@ -135,7 +130,7 @@ public struct Client: ~Copyable {
     let id = nextID
     nextID += 1
     try transmit(
-      try OutgoingMessage.request(id, M.name, message, driver: driver, trace: trace, deadline: deadline))
+      try OutgoingMessage.request(id, message, driver: driver, trace: trace, deadline: deadline))
     return id
   }
 
@@ -162,8 +157,10 @@ public struct Client: ~Copyable {
       case .failure(let id?, let error): return .failure(id: id, error)
       case .failure(nil, let error): throw error
       case .notification(WireProtocol.element, let body):
-        let element = try body.decode(StreamElement.self)
-        return .element(id: element.id, Body(value: element.value, descriptors: body.descriptors))
+        guard let id = body.value["id"]?.whole(UInt64.self), let value = body.value["value"] else {
+          throw EngineError(.protocolViolation, "the element of a stream does not say of which, or what it is")
+        }
+        return .element(id: id, Body(value: value, descriptors: body.descriptors))
       case .notification(WireProtocol.hello, let body): try greet(body)
       case .notification, .request:
         continue
@@ -207,8 +204,24 @@ public struct Client: ~Copyable {
   public mutating func request<R: Request>(
     _ request: R, driver: String = "", trace: String = "", deadline: Int64? = nil
   ) throws(EngineError) -> R.Reply {
+    let read = { (body: Body) throws(EngineError) in try body.decode(R.Reply.self) }
+    return try answer(to: request, driver, trace, deadline, read)
+  }
+
+  /// Sends a request and waits for its reply, a list that is read directly.
+  public mutating func request<R: Request, Element: DirectlyDecodable>(
+    _ request: R, driver: String = "", trace: String = "", deadline: Int64? = nil
+  ) throws(EngineError) -> R.Reply where R.Reply == [Element] {
+    let read = { (body: Body) throws(EngineError) in try body.decode([Element].self) }
+    return try answer(to: request, driver, trace, deadline, read)
+  }
+
+  private mutating func answer<R: Request>(
+    to request: R, _ driver: String, _ trace: String, _ deadline: Int64?,
+    _ read: (Body) throws(EngineError) -> R.Reply
+  ) throws(EngineError) -> R.Reply {
     do throws(EngineError) {
-      return try exchange(request, driver: driver, trace: trace, deadline: deadline)
+      return try exchange(request, driver, trace, deadline, read)
     } catch {
       // An answer of the engine's own is final, whatever its code.
       guard R.isRepeatable, let connector, isBroken else { throw error }
@@ -216,17 +229,18 @@ public struct Client: ~Copyable {
       isGreeted = false
       unread = [try OutgoingMessage.hello(Hello(agent: agent))]
       try reconnect(connector)
-      return try exchange(request, driver: driver, trace: trace, deadline: deadline)
+      return try exchange(request, driver, trace, deadline, read)
     }
   }
 
   private mutating func exchange<R: Request>(
-    _ request: R, driver: String, trace: String, deadline: Int64?
+    _ request: R, _ driver: String, _ trace: String, _ deadline: Int64?,
+    _ read: (Body) throws(EngineError) -> R.Reply
   ) throws(EngineError) -> R.Reply {
     let id = try send(request, driver: driver, trace: trace, deadline: deadline)
     while true {
       switch try receive() {
-      case .reply(id, let body): return try body.decode(R.Reply.self)
+      case .reply(id, let body): return try read(body)
       case .failure(id, let error): throw error
       case .reply, .failure, .element: continue
       }

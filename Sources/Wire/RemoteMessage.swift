@@ -34,6 +34,21 @@ public struct Hello: Codable, Sendable, Equatable {
   }
 }
 
+extension Hello: DirectlyDecodable {
+  public init?(json: JSONValue) {
+    guard let version = json["protocolVersion"]?.whole(Int.self), let agent = json["agent"]?.string,
+      let capabilities = json["capabilities"]?.strings
+    else { return nil }
+    self.init(protocolVersion: version, agent: agent, capabilities: capabilities)
+  }
+
+  var json: JSONValue {
+    .members([
+      "protocolVersion": .whole(protocolVersion), "agent": .string(agent), "capabilities": .strings(capabilities),
+    ])
+  }
+}
+
 /// Parameters or a result that is decoded when its type is known.
 public struct Body: Sendable {
   public let value: JSONValue
@@ -46,6 +61,28 @@ public struct Body: Sendable {
 
   public func decode<Value: Decodable>(_ type: Value.Type) throws(EngineError) -> Value {
     try JSON.decode(type, from: value, descriptors: descriptors)
+  }
+
+  public func decode<Value: DirectlyDecodable>(_ type: Value.Type) throws(EngineError) -> Value {
+    if let value = Value(json: value) { return value }
+    return try JSON.decode(type, from: value, descriptors: descriptors)
+  }
+
+  public func decode<Value: DirectlyDecodable>(_ type: Value?.Type) throws(EngineError) -> Value? {
+    value == .null ? nil : try decode(Value.self)
+  }
+
+  public func decode<Element: DirectlyDecodable>(_ type: [Element].Type) throws(EngineError) -> [Element] {
+    guard case .array(let values) = value else { return try JSON.decode(type, from: value, descriptors: descriptors) }
+    var elements: [Element] = []
+    elements.reserveCapacity(values.count)
+    for value in values {
+      guard let element = Element(json: value) else {
+        return try JSON.decode(type, from: self.value, descriptors: descriptors)
+      }
+      elements.append(element)
+    }
+    return elements
   }
 }
 
@@ -113,41 +150,10 @@ public enum RemoteMessage: Sendable {
 
 /// Builds the frames of messages to be sent.
 public enum OutgoingMessage {
-  private struct Envelope<Parameters: Encodable>: Encodable {
-    var jsonrpc = "2.0"
-    var id: UInt64?
-    var method: String
-    var driver: String?
-    var trace: String?
-    var deadline: Int64?
-    var params: Parameters
-  }
-
-  private struct Answer<Result: Encodable>: Encodable {
-    var jsonrpc = "2.0"
-    var id: UInt64
-    var result: Result
-
-    enum CodingKeys: String, CodingKey { case jsonrpc, id, result }
-
-    // By hand, so that a nil result is `null` and not absent.
-    func encode(to encoder: any Encoder) throws {
-      var container = encoder.container(keyedBy: CodingKeys.self)
-      try container.encode(jsonrpc, forKey: .jsonrpc)
-      try container.encode(id, forKey: .id)
-      try container.encode(result, forKey: .result)
-    }
-  }
-
   private struct Failure: Encodable {
-    struct Details: Encodable {
-      var code: Int
-      var message: String
-      var data: EngineError
-    }
-    var jsonrpc = "2.0"
-    var id: UInt64?
-    var error: Details
+    var code: Int
+    var message: String
+    var data: EngineError
   }
 
   private struct Element<Value: Encodable>: Encodable {
@@ -163,20 +169,27 @@ public enum OutgoingMessage {
     _ id: UInt64, _ method: String, _ parameters: Parameters, driver: String = "", trace: String = "",
     deadline: Int64? = nil
   ) throws(EngineError) -> OutgoingFrame {
-    try frame(
-      Envelope(
-        id: id, method: method, driver: driver.isEmpty ? nil : driver, trace: trace.isEmpty ? nil : trace,
-        deadline: deadline, params: parameters))
+    try frame(head(id, method, driver, trace, deadline), "params", parameters, DescriptorTable())
+  }
+
+  /// A message under its own name.
+  public static func request<M: Message>(
+    _ id: UInt64, _ message: M, driver: String = "", trace: String = "", deadline: Int64? = nil
+  ) throws(EngineError) -> OutgoingFrame {
+    let descriptors = DescriptorTable()
+    let head = head(id, M.name, driver, trace, deadline)
+    guard let json = message.json(descriptors) else { return try frame(head, "params", message, descriptors) }
+    return try frame(head, "params", json, descriptors)
   }
 
   public static func notification<Parameters: Encodable>(
     _ method: String, _ parameters: Parameters
   ) throws(EngineError) -> OutgoingFrame {
-    try frame(Envelope(id: nil, method: method, driver: nil, trace: nil, deadline: nil, params: parameters))
+    try frame(head(nil, method, "", "", nil), "params", parameters, DescriptorTable())
   }
 
   public static func hello(_ hello: Hello) throws(EngineError) -> OutgoingFrame {
-    try notification(WireProtocol.hello, hello)
+    try notification(WireProtocol.hello, hello.json)
   }
 
   public static func cancel(_ id: UInt64) throws(EngineError) -> OutgoingFrame {
@@ -192,7 +205,7 @@ public enum OutgoingMessage {
   }
 
   public static func result<Value: Encodable>(_ id: UInt64, _ value: Value) throws(EngineError) -> OutgoingFrame {
-    try frame(Answer(id: id, result: value))
+    try frame(["jsonrpc": .string("2.0"), "id": .whole(id)], "result", value, DescriptorTable())
   }
 
   /// The code of a JSON-RPC error is -32601 for an unknown method, -32600 for what breaks the protocol, and -32000 for
@@ -204,13 +217,44 @@ public enum OutgoingMessage {
       case .protocolViolation, .versionMismatch: -32600
       default: -32000
       }
-    return try frame(Failure(id: id, error: Failure.Details(code: code, message: error.description, data: error)))
+    return try frame(
+      ["jsonrpc": .string("2.0"), "id": id.map { .whole($0) }], "error",
+      Failure(code: code, message: error.description, data: error), DescriptorTable())
   }
 
-  private static func frame<Value: Encodable>(_ value: Value) throws(EngineError) -> OutgoingFrame {
-    let table = DescriptorTable()
-    let payload = try JSON.encode(value, descriptors: table)
-    return try OutgoingFrame(payload: payload, descriptors: table.outgoing)
+  private static func head(
+    _ id: UInt64?, _ method: String, _ driver: String, _ trace: String, _ deadline: Int64?
+  ) -> Head {
+    [
+      "jsonrpc": .string("2.0"), "id": id.map { .whole($0) }, "method": .string(method),
+      "driver": driver.isEmpty ? nil : .string(driver), "trace": trace.isEmpty ? nil : .string(trace),
+      "deadline": deadline.map(JSONValue.integer),
+    ]
+  }
+
+  /// The members of a message before the last one; what is nil is absent.
+  private typealias Head = KeyValuePairs<String, JSONValue?>
+
+  /// - Parameters:
+  ///   - key: the name of the last member.
+  ///   - descriptors: collects those in `value`.
+  private static func frame<Value: Encodable>(
+    _ head: Head, _ key: String, _ value: Value, _ descriptors: DescriptorTable
+  ) throws(EngineError) -> OutgoingFrame {
+    let writer = JSONWriter(pretty: false)
+    writer.beginObject()
+    for (key, value) in head {
+      guard let value else { continue }
+      writer.key(key, at: 1)
+      try writer.value(value)
+    }
+    writer.key(key, at: 1)
+    do {
+      try JSONValueEncoder(writer: writer, depth: 1, descriptors: descriptors).nested(value, depth: 1)
+    } catch {
+      throw EngineError(wrapping: error)
+    }
+    return try OutgoingFrame(payload: writer.finish(), descriptors: descriptors.outgoing)
   }
 
   /// The id that a `cancel`, `stream.element` or `stream.keep-alive` notification is about.

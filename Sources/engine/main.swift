@@ -1,4 +1,5 @@
 import EngineCLI
 import Glibc
 
-exit(EngineCLI.main(Array(CommandLine.arguments.dropFirst())))
+// All that is written is written by now, so there is nothing that exit(3) would have to do before.
+_exit(EngineCLI.main(Array(CommandLine.arguments.dropFirst())))

@@ -103,6 +103,10 @@ import Testing
         bbbbbbbbbbbb   busybox   "sh -c 'echo \\"hi\\"'"    2 hours ago   Exited (3) 5 seconds ago                          done
 
         """)
+    // What the plain table leaves out is not in it.
+    let lean = ContainerListing.make([web, done], asTable: true, now: Samples.now)
+    #expect(try lean.text(.table) == text)
+    #expect(lean.rows.allSatisfy { $0["CreatedAt"] == "" })
   }
 
   @Test func anEmptyTableIsItsHeading() throws {

@@ -6,7 +6,7 @@ import Testing
 @Suite struct RequestTests {
   private static var surroundings: ContainerRequest.Surroundings {
     ContainerRequest.Surroundings(
-      environment: { $0 == "HOME" ? "/root" : nil }, currentDirectory: "/work", availableCPUs: 2,
+      environment: { $0 == "HOME" ? "/root" : nil }, currentDirectory: { "/work" }, availableCPUs: { 2 },
       readFile: { (path) throws(EngineError) in
         switch path {
         case "env": return Array("A=1\nHOME\nB=file\n".utf8)

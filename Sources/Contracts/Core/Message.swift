@@ -3,6 +3,14 @@
 public protocol Message: Codable, Sendable {
   /// The message's name on the wire, `<role>.<verb>` in lower case, for example `container.start`.
   static var name: String { get }
+  /// The message as JSON without the cost of `Codable`'s first use, where it matters; nil for the others.
+  ///
+  /// - Parameter descriptors: collects the descriptors in the message.
+  func json(_ descriptors: DescriptorTable) -> JSONValue?
+}
+
+extension Message {
+  public func json(_ descriptors: DescriptorTable) -> JSONValue? { nil }
 }
 
 /// A message that asks for one answer.

@@ -104,7 +104,7 @@ public struct ManifestEnvelope: Decodable, Sendable {
   public func document(mediaType said: String?, subject: String) throws(EngineError) -> ManifestDocument {
     func refuse(_ why: String) -> EngineError { EngineError(.invalidArgument, "\(subject) is refused: \(why)") }
     let type = mediaType ?? said ?? ""
-    if schemaVersion == 1 || fsLayers != nil || type.contains("docker.distribution.manifest.v1+") {
+    if schemaVersion == 1 || fsLayers != nil || type.hasPrefix("application/vnd.docker.distribution.manifest.v1+") {
       throw EngineError(
         .unsupported,
         "\(subject) has the format of Docker's image manifest version 2, schema 1, which nobody writes since 2017 and "

@@ -1,10 +1,22 @@
 /// Every command there is.
 enum CommandTable {
-  static let commands: [Command] =
-    RunCommands.all + ContainerCommands.all + LifecycleCommands.all + StatisticsCommand.all + EventsCommand.all
-    + PruneCommands.all + ListCommands.all + InspectCommands.all + ImageCommands.all + TransferCommands.all
-    + RegistryCommands.all + VolumeCommands.all + NetworkCommands.all + SystemCommands.all + ConfigCommands.all
-    + PluginCommands.all + BusCommands.all + BenchCommand.all
+  /// The lists of commands, each made when it is looked at: who runs a command needs one of them.
+  private static let lists: [@Sendable () -> [Command]] = [
+    { RunCommands.all }, { ContainerCommands.all }, { LifecycleCommands.all }, { StatisticsCommand.all },
+    { EventsCommand.all }, { PruneCommands.all }, { ListCommands.all }, { InspectCommands.all },
+    { ImageCommands.all }, { TransferCommands.all }, { RegistryCommands.all }, { VolumeCommands.all },
+    { NetworkCommands.all }, { SystemCommands.all }, { ConfigCommands.all }, { PluginCommands.all },
+    { BusCommands.all }, { BenchCommand.all },
+  ]
+
+  static let commands: [Command] = lists.flatMap { $0() }
+
+  private static func command(spelled spelling: String) -> Command? {
+    for list in lists {
+      for command in list() where command.spellings.contains(spelling) { return command }
+    }
+    return nil
+  }
 
   static let groups: [CommandGroup] = [
     CommandGroup(name: "bus", summary: "Watch the engine's messages"),
@@ -33,12 +45,12 @@ enum CommandTable {
     if let group = groups.first(where: { $0.name == words[0] }) {
       guard words.count > 1, words[1] != "--help", words[1] != "-h" else { return .group(group) }
       let spelling = "\(words[0]) \(words[1])"
-      guard let command = commands.first(where: { $0.spellings.contains(spelling) }) else {
+      guard let command = command(spelled: spelling) else {
         throw unknown(words[1], in: group)
       }
       return .command(command, spelling: spelling, arguments: Array(words.dropFirst(2)))
     }
-    guard let command = commands.first(where: { $0.spellings.contains(words[0]) }) else {
+    guard let command = command(spelled: words[0]) else {
       throw unknown(words[0], in: nil)
     }
     return .command(command, spelling: words[0], arguments: Array(words.dropFirst()))

@@ -15,15 +15,16 @@ struct ContainerRequest {
   /// What the flags are read beside: the client's own surroundings.
   struct Surroundings {
     var environment: (String) -> String?
-    var currentDirectory: String
-    var availableCPUs: Int
+    /// Both cost system calls, which few requests need.
+    var currentDirectory: () -> String
+    var availableCPUs: () -> Int
     var readFile: (String) throws(EngineError) -> [UInt8]
 
     static var real: Surroundings {
       Surroundings(
         environment: { name in getenv(name).map { String(cString: $0) } },
-        currentDirectory: WorkingDirectory.current,
-        availableCPUs: sysconf(Int32(_SC_NPROCESSORS_ONLN)),
+        currentDirectory: { WorkingDirectory.current },
+        availableCPUs: { sysconf(Int32(_SC_NPROCESSORS_ONLN)) },
         readFile: HostFile.read)
     }
   }
@@ -125,7 +126,7 @@ struct ContainerRequest {
   private mutating func readStorage(_ options: Options, _ surroundings: Surroundings) throws(EngineError) {
     let driver = options.string("volume-driver")
     for text in options.list("volume") {
-      var mount = try VolumeSpecification.parse(text, currentDirectory: surroundings.currentDirectory)
+      var mount = try VolumeSpecification.parse(text, currentDirectory: surroundings.currentDirectory())
       if mount.kind == .volume, let driver { mount.driver = driver }
       configuration.mounts.append(mount)
     }

@@ -18,7 +18,7 @@ extension ContainerRequest {
     var limits = ResourceLimits()
     if let text = options.string("cpus") {
       let cpus = try CPUCount(parsing: text)
-      try cpus.check(available: surroundings.availableCPUs)
+      try cpus.check(available: surroundings.availableCPUs())
       limits.nanoCPUs = cpus.billionths
     }
     limits.cpuPeriod = try unsigned("cpu-period")

@@ -56,7 +56,7 @@ struct Foreground: ~Copyable {
   ///   anything to send a signal to.
   mutating func run<R: StreamRequest>(
     _ request: R, isExec: Bool = false, tell: (Body) throws -> Told
-  ) throws -> R.Reply {
+  ) throws -> ExitStatus? where R.Reply == ExitStatus? {
     defer {
       terminal = nil
       if let trace {
@@ -68,7 +68,7 @@ struct Foreground: ~Copyable {
     while true {
       while let message = try client.receiveBuffered() {
         switch message {
-        case .reply(id, let body): return try body.decode(R.Reply.self)
+        case .reply(id, let body): return try body.decode(ExitStatus?.self)
         case .failure(id, let error): throw error
         case .element(id, let body):
           let told = try tell(body)

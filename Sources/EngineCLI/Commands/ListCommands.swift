@@ -67,7 +67,9 @@ enum ListCommands {
       }
       sizes = found
     }
-    let listing = ContainerListing.make(containers, sizes: sizes, truncates: !options.boolean("no-trunc"))
+    let isPlainTable = if case .table = format { true } else { false }
+    let listing = ContainerListing.make(
+      containers, sizes: sizes, truncates: !options.boolean("no-trunc"), asTable: isPlainTable)
     Console.out(try listing.text(format))
     return 0
   }

@@ -16,18 +16,20 @@ enum ContainerListing {
     var virtual: Int64
   }
 
+  /// - Parameter asTable: for the plain table alone, which shows no local times: they take reading /etc/localtime.
   static func make(
-    _ containers: [ContainerRecord], sizes: [ObjectID: Size]? = nil, truncates: Bool = true, now: Timestamp = .now
+    _ containers: [ContainerRecord], sizes: [ObjectID: Size]? = nil, truncates: Bool = true, asTable: Bool = false,
+    now: Timestamp = .now
   ) -> Listing {
     var columns = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"]
     if sizes != nil { columns.append("Size") }
     return Listing(
       rowType: "ContainerContext", columns: columns, fields: fields,
-      rows: containers.map { row($0, size: sizes?[$0.id], truncates: truncates, now: now) })
+      rows: containers.map { row($0, size: sizes?[$0.id], truncates: truncates, asTable: asTable, now: now) })
   }
 
   private static func row(
-    _ container: ContainerRecord, size: Size?, truncates: Bool, now: Timestamp
+    _ container: ContainerRecord, size: Size?, truncates: Bool, asTable: Bool, now: Timestamp
   ) -> [String: String] {
     // Docker's engine quotes the arguments that have spaces.
     let arguments = container.arguments.map { $0.contains(" ") ? "'\($0)'" : $0 }
@@ -37,7 +39,7 @@ enum ContainerListing {
       "ID": truncates ? container.id.short : container.id.text,
       "Image": imageName(container, truncates: truncates),
       "Command": HumanText.quoted(truncates ? HumanText.ellipsis(command, 20) : command),
-      "CreatedAt": HumanText.localTime(container.created),
+      "CreatedAt": asTable ? "" : HumanText.localTime(container.created),
       "RunningFor": HumanText.ago(container.created, now: now),
       "Status": status(container.state, now: now),
       "Ports": PortText.text(PortText.ports(of: container)),

@@ -47,8 +47,8 @@ struct Parser {
   private func readLong(
     _ text: Substring, _ rest: inout ArraySlice<String>, _ options: inout Options
   ) throws(ParseError) {
-    let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-    let name = String(parts[0])
+    let separator = text.utf8.firstIndex(of: 0x3D)
+    let name = String(text[..<(separator ?? text.endIndex)])
     guard !name.isEmpty, name.utf8.first != 0x2D else { throw .invalid("bad flag syntax: --\(text)") }
     guard let flag = flags.first(where: { $0.name == name || $0.aliases.contains(name) }) else {
       if name == "help" { throw .help }
@@ -56,8 +56,8 @@ struct Parser {
       let hint = Suggestion.nearest(to: name, among: candidates).map { " (did you mean --\($0)?)" } ?? ""
       throw .invalid("unknown flag: --\(name)\(hint)")
     }
-    if parts.count == 2 {
-      try set(flag, String(parts[1]), &options)
+    if let separator {
+      try set(flag, String(text[text.utf8.index(after: separator)...]), &options)
     } else if !flag.takesValue {
       try set(flag, "true", &options)
     } else if let value = rest.popFirst() {

@@ -28,6 +28,8 @@ struct JSONValueEncoder: Encoder {
     // A comparison of types is much cheaper than a cast, and nearly everything is none of these.
     if Value.self == String.self, let text = value as? String {
       writer.string(text)
+    } else if Value.self == JSONValue.self, let value = value as? JSONValue {
+      try writer.value(value)
     } else {
       let before = writer.bytes.count
       try value.encode(to: JSONValueEncoder(writer: writer, depth: depth, descriptors: descriptors))
@@ -35,20 +37,14 @@ struct JSONValueEncoder: Encoder {
       if writer.bytes.count == before { writer.raw("{}") }
     }
   }
-
-  func finite<Number: BinaryFloatingPoint & CustomStringConvertible>(_ value: Number) throws {
-    guard value.isFinite else { throw EngineError(.internalFailure, "JSON has no number for \(value)") }
-    let text = value.description
-    writer.raw(text.hasSuffix(".0") ? text.dropLast(2) : text[...])
-  }
 }
 
 extension JSONValueEncoder: SingleValueEncodingContainer {
   mutating func encodeNil() throws { writer.raw("null") }
   mutating func encode(_ value: Bool) throws { writer.raw(value ? "true" : "false") }
   mutating func encode(_ value: String) throws { writer.string(value) }
-  mutating func encode(_ value: Double) throws { try finite(value) }
-  mutating func encode(_ value: Float) throws { try finite(value) }
+  mutating func encode(_ value: Double) throws { try writer.finite(value) }
+  mutating func encode(_ value: Float) throws { try writer.finite(value) }
   mutating func encode(_ value: Int) throws { writer.raw(String(value)) }
   mutating func encode(_ value: Int8) throws { writer.raw(String(value)) }
   mutating func encode(_ value: Int16) throws { writer.raw(String(value)) }

@@ -1,3 +1,5 @@
+import Contracts
+
 /// Writes JSON text in one pass. Containers are opened as they are asked for and closed when something is written
 /// further out, which fits every encoder that finishes one container before it goes on with the one around it.
 final class JSONWriter {
@@ -52,6 +54,40 @@ final class JSONWriter {
     string(text)
     bytes.append(UInt8(ascii: ":"))
     if pretty { bytes.append(UInt8(ascii: " ")) }
+  }
+
+  /// A whole value, below what is open.
+  func value(_ value: JSONValue) throws(EngineError) {
+    switch value {
+    case .null: raw("null")
+    case .boolean(let flag): raw(flag ? "true" : "false")
+    case .integer(let number): raw(String(number))
+    case .unsigned(let number): raw(String(number))
+    case .number(let number): try finite(number)
+    case .string(let text): string(text)
+    case .array(let values):
+      beginArray()
+      let inside = depth
+      for value in values {
+        nextElement(at: inside)
+        try self.value(value)
+      }
+      close(to: inside - 1)
+    case .object(let members):
+      beginObject()
+      let inside = depth
+      for member in members {
+        key(member.key, at: inside)
+        try self.value(member.value)
+      }
+      close(to: inside - 1)
+    }
+  }
+
+  func finite(_ value: some BinaryFloatingPoint & CustomStringConvertible) throws(EngineError) {
+    guard value.isFinite else { throw EngineError(.internalFailure, "JSON has no number for \(value)") }
+    let text = value.description
+    raw(text.hasSuffix(".0") ? text.dropLast(2) : text[...])
   }
 
   func raw(_ text: some StringProtocol) { bytes.append(contentsOf: text.utf8) }
