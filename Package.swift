@@ -3,6 +3,7 @@ import PackageDescription
 
 // One target per module, so that the compiler enforces the import rule:
 // Contracts <- Wire <- Kernel <- every plugin <- engined. A plugin never names another plugin here.
+// The list `plugins` is the composition root: a folder below Plugins and its line there are all that a plugin needs.
 
 /// Modules that the CLI and the shim link must start in well under a millisecond, so these two are static
 /// executables and nothing below them may import Foundation.
@@ -56,31 +57,19 @@ let core: [Target] = [
   .executableTarget(name: "engine-shim", dependencies: ["ShimCore"], linkerSettings: staticExecutable),
 ]
 
-/// A built-in plugin: its folder under `Plugins/`, and what it links beyond the kernel and the contracts.
+/// A built-in plugin: its module, which has a class of the same name that is the plugin; its folder below `Plugins`; and
+/// what it links beyond the kernel and the contracts.
 func plugin(_ name: String, _ folder: String, _ libraries: [Target.Dependency] = []) -> Target {
   .target(
     name: name, dependencies: ["Contracts", "Wire", "Kernel", "LinuxSystem", "CLinux"] + libraries,
     path: "Plugins/\(folder)")
 }
 
+/// The composition root: every built-in plugin. They are started in this order where their dependencies leave it open.
 let plugins: [Target] = [
-  plugin("ContainersPlugin", "Containers"),
-  plugin("ImagesPlugin", "Images", ["ContentStreams", "CArchive"]),
   plugin("SQLiteRecordsPlugin", "Records/SQLite", ["CSQLite"]),
-  plugin("OverlaySnapshotsPlugin", "Snapshots/Overlay", ["ContentStreams", "CArchive"]),
-  plugin("NetworkCatalogPlugin", "Networks/Catalog"),
-  plugin("BridgeNetworkPlugin", "Networks/Bridge", ["CNetlink", "CNftables"]),
-  plugin("HostNetworkPlugin", "Networks/Host"),
-  plugin("NoneNetworkPlugin", "Networks/None"),
-  plugin("VolumeCatalogPlugin", "Volumes/Catalog"),
-  plugin("LocalVolumePlugin", "Volumes/Local"),
-  plugin("BindVolumePlugin", "Volumes/Bind"),
-  plugin("TmpfsVolumePlugin", "Volumes/Tmpfs"),
-  plugin("CNINetworkPlugin", "Networks/CNI"),
-  plugin("DockerVolumePlugin", "Volumes/Docker"),
-  plugin("CgroupsPlugin", "Resources/Cgroups"),
-  plugin("LinuxRuntimePlugin", "Runtime/Linux", ["ShimProtocol", "CSeccomp"]),
   plugin("JSONFileLogsPlugin", "Logs/JSONFile"),
+  plugin("OverlaySnapshotsPlugin", "Snapshots/Overlay", ["ContentStreams", "CArchive"]),
   plugin(
     "RegistryPlugin", "Registry",
     [
@@ -88,7 +77,29 @@ let plugins: [Target] = [
       .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
       .product(name: "NIOPosix", package: "swift-nio"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
     ]),
+  plugin("ImagesPlugin", "Images", ["ContentStreams", "CArchive"]),
+  plugin("CgroupsPlugin", "Resources/Cgroups"),
+  plugin("LinuxRuntimePlugin", "Runtime/Linux", ["ShimProtocol", "CSeccomp"]),
+  plugin("BridgeNetworkPlugin", "Networks/Bridge", ["CNetlink", "CNftables"]),
+  plugin("HostNetworkPlugin", "Networks/Host"),
+  plugin("NoneNetworkPlugin", "Networks/None"),
+  plugin("CNINetworkPlugin", "Networks/CNI"),
+  plugin("NetworkCatalogPlugin", "Networks/Catalog"),
+  plugin("LocalVolumePlugin", "Volumes/Local"),
+  plugin("BindVolumePlugin", "Volumes/Bind"),
+  plugin("TmpfsVolumePlugin", "Volumes/Tmpfs"),
+  plugin("DockerVolumePlugin", "Volumes/Docker"),
+  plugin("VolumeCatalogPlugin", "Volumes/Catalog"),
+  plugin("ContainersPlugin", "Containers"),
   plugin("SystemPlugin", "System"),
+]
+
+/// Writes the list of the plugins above that a target links as Swift, `Composition.plugins`, when it is built.
+let composition: [Target] = [
+  .executableTarget(name: "composition-writer", path: "BuildPlugins/composition-writer"),
+  .plugin(
+    name: "Composition", capability: .buildTool(), dependencies: ["composition-writer"],
+    path: "BuildPlugins/Composition"),
 ]
 
 let host: [Target] = [
@@ -99,7 +110,7 @@ let host: [Target] = [
     name: "engined",
     dependencies: ["Contracts", "Wire", "Kernel", "EngineConfiguration", "PluginKit", "LinuxSystem", "CLinux"]
       + plugins.map { .target(name: $0.name) },
-    linkerSettings: staticLibraries),
+    linkerSettings: staticLibraries, plugins: ["Composition"]),
 ]
 
 /// Also a package of its own; here so that the tests have it.
@@ -130,8 +141,10 @@ let benchmarks: [Target] = [
 ]
 
 /// A test target beside what it tests; EndToEnd drives the built binaries and links none of them.
-func tests(_ name: String, _ folder: String, _ dependencies: [Target.Dependency]) -> Target {
-  .testTarget(name: name, dependencies: dependencies, path: "Tests/\(folder)")
+func tests(
+  _ name: String, _ folder: String, _ dependencies: [Target.Dependency], plugins: [Target.PluginUsage] = []
+) -> Target {
+  .testTarget(name: name, dependencies: dependencies, path: "Tests/\(folder)", plugins: plugins)
 }
 
 let testTargets: [Target] = [
@@ -142,7 +155,8 @@ let testTargets: [Target] = [
   // The conformance kits examine every driver there is.
   tests(
     "PluginKitTests", "PluginKit",
-    ["PluginKit", "Kernel", "Wire", "Contracts", "LinuxSystem", "CLinux"] + plugins.map { .target(name: $0.name) }),
+    ["PluginKit", "Kernel", "Wire", "Contracts", "LinuxSystem", "CLinux"] + plugins.map { .target(name: $0.name) },
+    plugins: ["Composition"]),
   tests("EngineCLITests", "EngineCLI", ["EngineCLI", "Contracts"]),
   tests(
     "ShimTests", "Shim",
@@ -178,8 +192,8 @@ let testTargets: [Target] = [
 ]
 
 // The Linux calls are GNU extensions of glibc's headers, and every module must see the same headers.
-let everything = cModules + core + plugins + host + examples + benchmarks + testTargets
-for target in everything where target.type != .system && target.name != "CLinux" {
+let everything = cModules + core + plugins + composition + host + examples + benchmarks + testTargets
+for target in everything where target.type != .system && target.type != .plugin && target.name != "CLinux" {
   target.swiftSettings = [.unsafeFlags(["-Xcc", "-D_GNU_SOURCE"])]
 }
 

@@ -2,22 +2,8 @@ import Contracts
 import Logging
 import Synchronization
 
-/// Takes the plugins that a composition root names.
-public protocol PluginTaker {
-  func add<P: Plugin>(_ type: P.Type)
-}
-
-/// Only what the plugins say of themselves, without an engine to load them into.
-public final class ManifestList: PluginTaker {
-  public private(set) var manifests: [PluginManifest] = []
-
-  public init() {}
-
-  public func add<P: Plugin>(_ type: P.Type) { manifests.append(P.manifest) }
-}
-
 /// Loads plugins, starts them in the order of their dependencies, stops them in reverse, and knows the state of each.
-public final class PluginManager: PluginTaker, Sendable {
+public final class PluginManager: Sendable {
   private struct Loaded {
     let manifest: PluginManifest
     let make: @Sendable (PluginHost) throws(EngineError) -> any Plugin

@@ -84,7 +84,7 @@ enum Daemon {
     let instance = try makeInstance(paths)
     let journal = try Journal(path: "\(paths.runtimeDirectory)/journal")
     let manager = PluginManager(bus: bus, instance: instance, journal: journal)
-    Composition.add(to: manager)
+    for plugin in Composition.plugins { manager.add(plugin) }
     let configuration = try DaemonConfiguration.load(named: options.configuration, paths, manager.manifests)
     for warning in configuration.warnings { Logger(label: "configuration").warning("\(warning)") }
     manager.apply(configuration)

@@ -40,7 +40,7 @@ enum DaemonConfiguration {
   /// - Returns: the exit status.
   static func check(_ path: String) -> Int32 {
     do {
-      let configuration = try ConfigurationFile.read(path, manifests: Composition.manifests)
+      let configuration = try ConfigurationFile.read(path, manifests: Composition.plugins.map { $0.manifest })
       for warning in configuration.warnings { DaemonOptions.print(warning, to: 2) }
       DaemonOptions.print("\(path) is correct.", to: 1)
       return 0
@@ -51,7 +51,7 @@ enum DaemonConfiguration {
   }
 
   static func printStandard() {
-    var text = EngineConfiguration.standardText(Composition.manifests)
+    var text = EngineConfiguration.standardText(Composition.plugins.map { $0.manifest })
     text.removeLast()
     DaemonOptions.print(text, to: 1)
   }

@@ -24,6 +24,14 @@ public final class DockerVolumePlugin: Plugin {
         "deadline_seconds", .integer(30), range: 1...3600, "Seconds in which such a plugin must answer."),
     ])
 
+  /// Through this adapter, somebody else's plugin of Docker's protocol passes too, in either way to send a body.
+  public static let examinations = [[], ["chunked"]].map { mode in
+    Examination(
+      mode.joined(), driver: "them", configuration: ["directories": "{directory}"],
+      program: ["{programs}/docker-volume", "{directory}/them.sock", "{directory}/volumes"] + mode,
+      programFile: "{directory}/them.sock")
+  }
+
   private struct State {
     var clients: [String: PluginClient] = [:]
     /// Plugins that have said that they are volume drivers.
