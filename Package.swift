@@ -2,7 +2,7 @@
 import PackageDescription
 
 // One target per module, so that the compiler enforces the import rule:
-// Contracts <- Wire <- Kernel <- every plugin <- engined. A plugin never names another plugin here.
+// Contracts <- Wire <- Kernel <- every plugin <- Composition <- engined. A plugin never names another plugin here.
 // The list `plugins` is the composition root: a folder below Plugins and its line there are all that a plugin needs.
 
 /// Modules that the CLI and the shim link must start in well under a millisecond, so these two are static
@@ -94,12 +94,18 @@ let plugins: [Target] = [
   plugin("SystemPlugin", "System"),
 ]
 
-/// Writes the list of the plugins above that a target links as Swift, `Composition.plugins`, when it is built.
+/// Tells the daemon, and the tests, what is in the list. (A build-tool plugin could write that as Swift; but SwiftPM waits
+/// now and then for ever for such a plugin's process to end.)
 let composition: [Target] = [
-  .executableTarget(name: "composition-writer", path: "BuildPlugins/composition-writer"),
-  .plugin(
-    name: "Composition", capability: .buildTool(), dependencies: ["composition-writer"],
-    path: "BuildPlugins/Composition"),
+  .target(
+    name: "CComposition", path: "Sources/CComposition",
+    cSettings: [
+      .define(
+        "BUILT_IN_MODULES", to: plugins.map { "MODULE(\($0.name), \($0.name.utf8.count))" }.joined(separator: " "))
+    ]),
+  .target(
+    name: "Composition",
+    dependencies: ["CComposition", "Contracts", "Kernel"] + plugins.map { .target(name: $0.name) }),
 ]
 
 let host: [Target] = [
@@ -108,9 +114,10 @@ let host: [Target] = [
     dependencies: ["Contracts", "Kernel", "LinuxSystem", .product(name: "TOMLKit", package: "TOMLKit")]),
   .executableTarget(
     name: "engined",
-    dependencies: ["Contracts", "Wire", "Kernel", "EngineConfiguration", "PluginKit", "LinuxSystem", "CLinux"]
-      + plugins.map { .target(name: $0.name) },
-    linkerSettings: staticLibraries, plugins: ["Composition"]),
+    dependencies: [
+      "Composition", "Contracts", "Wire", "Kernel", "EngineConfiguration", "PluginKit", "LinuxSystem", "CLinux",
+    ],
+    linkerSettings: staticLibraries),
 ]
 
 /// Also a package of its own; here so that the tests have it.
@@ -141,10 +148,8 @@ let benchmarks: [Target] = [
 ]
 
 /// A test target beside what it tests; EndToEnd drives the built binaries and links none of them.
-func tests(
-  _ name: String, _ folder: String, _ dependencies: [Target.Dependency], plugins: [Target.PluginUsage] = []
-) -> Target {
-  .testTarget(name: name, dependencies: dependencies, path: "Tests/\(folder)", plugins: plugins)
+func tests(_ name: String, _ folder: String, _ dependencies: [Target.Dependency]) -> Target {
+  .testTarget(name: name, dependencies: dependencies, path: "Tests/\(folder)")
 }
 
 let testTargets: [Target] = [
@@ -155,8 +160,7 @@ let testTargets: [Target] = [
   // The conformance kits examine every driver there is.
   tests(
     "PluginKitTests", "PluginKit",
-    ["PluginKit", "Kernel", "Wire", "Contracts", "LinuxSystem", "CLinux"] + plugins.map { .target(name: $0.name) },
-    plugins: ["Composition"]),
+    ["PluginKit", "Kernel", "Wire", "Contracts", "LinuxSystem", "CLinux", "Composition", "CNINetworkPlugin"]),
   tests("EngineCLITests", "EngineCLI", ["EngineCLI", "Contracts"]),
   tests(
     "ShimTests", "Shim",
@@ -193,7 +197,7 @@ let testTargets: [Target] = [
 
 // The Linux calls are GNU extensions of glibc's headers, and every module must see the same headers.
 let everything = cModules + core + plugins + composition + host + examples + benchmarks + testTargets
-for target in everything where target.type != .system && target.type != .plugin && target.name != "CLinux" {
+for target in everything where target.type != .system && target.name != "CLinux" {
   target.swiftSettings = [.unsafeFlags(["-Xcc", "-D_GNU_SOURCE"])]
 }
 
