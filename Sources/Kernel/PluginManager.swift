@@ -102,7 +102,7 @@ public final class PluginManager: Sendable {
   /// Starts the drivers out of tree, before the plugins that ask them.
   public func startDrivers(_ configuration: EngineConfiguration) async {
     let drivers = ExternalDrivers(
-      bus: bus, instance: instance, configuration: configuration, reserved: Set(manifests.map(\.name)))
+      bus: bus, instance: instance, configuration: configuration, builtIn: manifests)
     external.withLock { $0 = drivers }
     await drivers.start()
   }
@@ -142,7 +142,7 @@ public final class PluginManager: Sendable {
   /// - Returns: indices into `manifests`.
   /// - Throws: `conflict` for a name or a driver that stands twice, `notFound` for a dependency that nothing provides,
   ///   `invalidArgument` for a cycle, with its members in order.
-  static func order(_ manifests: [PluginManifest]) throws(EngineError) -> [Int] {
+  public static func order(_ manifests: [PluginManifest]) throws(EngineError) -> [Int] {
     var byName: [String: Int] = [:]
     for (index, manifest) in manifests.enumerated() {
       if byName.updateValue(index, forKey: manifest.name) != nil {
