@@ -65,6 +65,41 @@ extension EndToEnd {
         #expect((value["nanoseconds"] as? Int ?? 0) > 0)
       }
       fixture.succeed("volume", "rm", "data")
+      let role = fixture.engine("bus", "tap", "--role", "volum")
+      #expect(role.status == 1 && role.errors.contains("the role \"volum\"; did you mean \"volume\"?"), "\(role)")
+      let type = fixture.engine("bus", "tap", "--type", "volume.*", "--type", "nosuch")
+      #expect(type.status == 1 && type.errors.contains("there is no message \"nosuch\""), "\(type)")
+    }
+
+    /// A driver that comes after the tap is seen too.
+    @Test func aDriverThatComesLaterIsWatched() throws {
+      let fixture = try Fixture()
+      defer { fixture.end() }
+      let output = "\(fixture.directory)/tap"
+      fixture.succeed("version")
+      let tap = try Fixture.spawn([
+        "sh", "-c",
+        "exec nsenter -t \(fixture.holderProcess) -n -m \(Fixture.binaries)/engine --root \(fixture.root) bus tap "
+          + "--role volume > \(output)",
+      ])
+      defer {
+        kill(tap, SIGKILL)
+        waitpid(tap, nil, 0)
+      }
+      func isSeen(_ text: String) -> Bool {
+        ((try? String(contentsOfFile: output, encoding: .utf8)) ?? "").contains(text)
+      }
+      Fixture.eventually {
+        fixture.succeed("volume", "create", "first")
+        fixture.succeed("volume", "rm", "first")
+        return isSeen("volume.driver.remove@local")
+      }
+      try FileManager.default.createDirectory(atPath: "\(fixture.root)/plugins", withIntermediateDirectories: true)
+      try FileManager.default.copyItem(
+        atPath: "\(DriverMatrix.checkout)/Examples/drivers/volume-python", toPath: "\(fixture.root)/plugins/mine")
+      fixture.succeed("volume", "create", "-d", "mine", "second")
+      #expect(Fixture.eventually { isSeen("volume.driver.create@mine") })
+      fixture.succeed("volume", "rm", "second")
     }
   }
 
