@@ -35,16 +35,22 @@ extension EndToEnd {
       #expect(fixture.succeed("plugin", "ls", "--format", "{{.Name}}: {{.State}}") == listing)
     }
 
+    /// Starts `bus tap` inside the fixture.
+    private static func tap(_ fixture: Fixture, _ options: String, into file: String) throws -> pid_t {
+      try Fixture.spawn([
+        "sh", "-c",
+        "exec nsenter -t \(fixture.holderProcess) -n -m \(Fixture.binaries)/engine --root \(fixture.root) bus tap "
+          + "\(options) > \(file)",
+      ])
+    }
+
     @Test func theBusCanBeWatched() throws {
       let fixture = try Fixture()
       defer { fixture.end() }
       try fixture.importBusybox()
       let output = "\(fixture.directory)/tap"
-      let tap = try Fixture.spawn([
-        "sh", "-c",
-        "exec nsenter -t \(fixture.holderProcess) -n -m \(Fixture.binaries)/engine --root \(fixture.root) bus tap "
-          + "--type volume.driver --type network.driver --container web --format json > \(output)",
-      ])
+      let tap = try Self.tap(
+        fixture, "--type volume.driver --type network.driver --container web --format json", into: output)
       defer {
         kill(tap, SIGKILL)
         waitpid(tap, nil, 0)
@@ -77,11 +83,7 @@ extension EndToEnd {
       defer { fixture.end() }
       let output = "\(fixture.directory)/tap"
       fixture.succeed("version")
-      let tap = try Fixture.spawn([
-        "sh", "-c",
-        "exec nsenter -t \(fixture.holderProcess) -n -m \(Fixture.binaries)/engine --root \(fixture.root) bus tap "
-          + "--role volume > \(output)",
-      ])
+      let tap = try Self.tap(fixture, "--role volume", into: output)
       defer {
         kill(tap, SIGKILL)
         waitpid(tap, nil, 0)
