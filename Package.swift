@@ -2,7 +2,8 @@
 import PackageDescription
 
 // One target per module, so that the compiler enforces the import rule:
-// Contracts <- Wire <- Kernel <- every plugin <- engined. A plugin never names another plugin here.
+// Contracts <- Wire <- Kernel <- every plugin <- Composition <- engined. A plugin never names another plugin here.
+// The list `plugins` is the composition root: a folder below Plugins and its line there are all that a plugin needs.
 
 /// Modules that the CLI and the shim link must start in well under a millisecond, so these two are static
 /// executables and nothing below them may import Foundation.
@@ -61,31 +62,19 @@ let core: [Target] = [
   .executableTarget(name: "engine-shim", dependencies: ["ShimCore"], linkerSettings: staticExecutable),
 ]
 
-/// A built-in plugin: its folder under `Plugins/`, and what it links beyond the kernel and the contracts.
+/// A built-in plugin: its module, which has a class of the same name that is the plugin; its folder below `Plugins`; and
+/// what it links beyond the kernel and the contracts.
 func plugin(_ name: String, _ folder: String, _ libraries: [Target.Dependency] = []) -> Target {
   .target(
     name: name, dependencies: ["Contracts", "Wire", "Kernel", "LinuxSystem", "CLinux"] + libraries,
     path: "Plugins/\(folder)")
 }
 
+/// The composition root: every built-in plugin. They are started in this order where their dependencies leave it open.
 let plugins: [Target] = [
-  plugin("ContainersPlugin", "Containers"),
-  plugin("ImagesPlugin", "Images", ["ContentStreams", "CArchive"]),
   plugin("SQLiteRecordsPlugin", "Records/SQLite", ["CSQLite"]),
-  plugin("OverlaySnapshotsPlugin", "Snapshots/Overlay", ["ContentStreams", "CArchive"]),
-  plugin("NetworkCatalogPlugin", "Networks/Catalog"),
-  plugin("BridgeNetworkPlugin", "Networks/Bridge", ["CNetlink", "CNftables"]),
-  plugin("HostNetworkPlugin", "Networks/Host"),
-  plugin("NoneNetworkPlugin", "Networks/None"),
-  plugin("VolumeCatalogPlugin", "Volumes/Catalog"),
-  plugin("LocalVolumePlugin", "Volumes/Local"),
-  plugin("BindVolumePlugin", "Volumes/Bind"),
-  plugin("TmpfsVolumePlugin", "Volumes/Tmpfs"),
-  plugin("CNINetworkPlugin", "Networks/CNI"),
-  plugin("DockerVolumePlugin", "Volumes/Docker"),
-  plugin("CgroupsPlugin", "Resources/Cgroups"),
-  plugin("LinuxRuntimePlugin", "Runtime/Linux", ["ShimProtocol", "CSeccomp"]),
   plugin("JSONFileLogsPlugin", "Logs/JSONFile"),
+  plugin("OverlaySnapshotsPlugin", "Snapshots/Overlay", ["ContentStreams", "CArchive"]),
   plugin(
     "RegistryPlugin", "Registry",
     [
@@ -93,7 +82,35 @@ let plugins: [Target] = [
       .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
       .product(name: "NIOPosix", package: "swift-nio"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
     ]),
+  plugin("ImagesPlugin", "Images", ["ContentStreams", "CArchive"]),
+  plugin("CgroupsPlugin", "Resources/Cgroups"),
+  plugin("LinuxRuntimePlugin", "Runtime/Linux", ["ShimProtocol", "CSeccomp"]),
+  plugin("BridgeNetworkPlugin", "Networks/Bridge", ["CNetlink", "CNftables"]),
+  plugin("HostNetworkPlugin", "Networks/Host"),
+  plugin("NoneNetworkPlugin", "Networks/None"),
+  plugin("CNINetworkPlugin", "Networks/CNI"),
+  plugin("NetworkCatalogPlugin", "Networks/Catalog"),
+  plugin("LocalVolumePlugin", "Volumes/Local"),
+  plugin("BindVolumePlugin", "Volumes/Bind"),
+  plugin("TmpfsVolumePlugin", "Volumes/Tmpfs"),
+  plugin("DockerVolumePlugin", "Volumes/Docker"),
+  plugin("VolumeCatalogPlugin", "Volumes/Catalog"),
+  plugin("ContainersPlugin", "Containers"),
   plugin("SystemPlugin", "System"),
+]
+
+/// Tells the daemon, and the tests, what is in the list. (A build-tool plugin could write that as Swift; but SwiftPM waits
+/// now and then for ever for such a plugin's process to end.)
+let composition: [Target] = [
+  .target(
+    name: "CComposition", path: "Sources/CComposition",
+    cSettings: [
+      .define(
+        "BUILT_IN_MODULES", to: plugins.map { "MODULE(\($0.name), \($0.name.utf8.count))" }.joined(separator: " "))
+    ]),
+  .target(
+    name: "Composition",
+    dependencies: ["CComposition", "Contracts", "Kernel"] + plugins.map { .target(name: $0.name) }),
 ]
 
 let host: [Target] = [
@@ -102,8 +119,9 @@ let host: [Target] = [
     dependencies: ["Contracts", "Kernel", "LinuxSystem", .product(name: "TOMLKit", package: "TOMLKit")]),
   .executableTarget(
     name: "engined",
-    dependencies: ["Contracts", "Wire", "Kernel", "EngineConfiguration", "PluginKit", "LinuxSystem", "CLinux"]
-      + plugins.map { .target(name: $0.name) },
+    dependencies: [
+      "Composition", "Contracts", "Wire", "Kernel", "EngineConfiguration", "PluginKit", "LinuxSystem", "CLinux",
+    ],
     linkerSettings: staticLibraries),
 ]
 
@@ -151,7 +169,7 @@ let testTargets: [Target] = [
   // The conformance kits examine every driver there is.
   tests(
     "PluginKitTests", "PluginKit",
-    ["PluginKit", "Kernel", "Wire", "Contracts", "LinuxSystem", "CLinux"] + plugins.map { .target(name: $0.name) }),
+    ["PluginKit", "Kernel", "Wire", "Contracts", "LinuxSystem", "CLinux", "Composition", "CNINetworkPlugin"]),
   tests("EngineCLITests", "EngineCLI", ["EngineCLI", "Contracts"]),
   tests(
     "ShimTests", "Shim",
@@ -190,7 +208,7 @@ let testTargets: [Target] = [
 ]
 
 // The Linux calls are GNU extensions of glibc's headers, and every module must see the same headers.
-let everything = cModules + core + plugins + host + examples + benchmarks + testTargets
+let everything = cModules + core + plugins + composition + host + examples + benchmarks + testTargets
 for target in everything where target.type != .system && target.name != "CLinux" {
   target.swiftSettings = [.unsafeFlags(["-Xcc", "-D_GNU_SOURCE"])]
 }

@@ -13,18 +13,44 @@ final class BusTapper: Sendable {
     var dropped: Int64 = 0
     /// Containers that the tap itself asks about, which it is not to show.
     var asked: [String] = []
+    /// How often the tap itself has asked for the plugins, which it is not to show either.
+    var listings = 0
+    /// Each plugin's.
+    var roles: [String: String] = [:]
     var wake: Once<Void>?
   }
 
   private let state = Mutex(State())
   private let request: BusTap
-  private let roles: [String: String]
 
-  /// - Parameter roles: each plugin's.
-  init(_ request: BusTap, roles: [String: String]) {
+  /// - Throws: `invalidArgument` for a role or a message that there is none of.
+  init(_ request: BusTap, _ call: Call) async throws(EngineError) {
+    var request = request
+    // "volume.*" and "volume." are what "volume" is.
+    request.types = request.types.map { type in
+      String(type.reversed().drop { $0 == "*" || $0 == "." }.reversed())
+    }
     self.request = request
-    self.roles = roles
+    await learnRoles(call)
+    try refuseUnknown(call.bus)
   }
+
+  private func refuseUnknown(_ bus: Bus) throws(EngineError) {
+    let roles = Set(state.withLock { Array($0.roles.values) } + DriverRole.all.map(\.name)).subtracting([""])
+    for role in request.roles where !roles.contains(role) {
+      let hint = Suggestion.nearest(to: role, among: roles.sorted()).map { "did you mean \"\($0)\"?" }
+      throw EngineError(
+        .invalidArgument,
+        "no plugin has the role \"\(role)\"; \(hint ?? "there is: " + roles.sorted().joined(separator: ", "))")
+    }
+    let messages = Set(Array(bus.answered.keys) + DriverRole.all.flatMap { $0.messages.map { $0.name } })
+    for type in request.types where !messages.contains(where: { Self.matches($0, type) }) {
+      let hint = Suggestion.nearest(to: type, among: messages.sorted()).map { "; did you mean \"\($0)\"?" } ?? ""
+      throw EngineError(.invalidArgument, "there is no message \"\(type)\", and none that begins so\(hint)")
+    }
+  }
+
+  private static func matches(_ name: String, _ type: String) -> Bool { name == type || name.hasPrefix(type + ".") }
 
   func run(_ call: Call, _ sink: Sink<BusTap.Element>) async throws(EngineError) {
     let number = call.bus.watch { [weak self] in self?.receive($0) }
@@ -33,11 +59,26 @@ final class BusTapper: Sendable {
     while !Task.isCancelled {
       let (observations, dropped) = await next(call)
       for observation in observations {
+        // A driver that came after the tap.
+        if state.withLock({ $0.roles[observation.plugin] }) == nil {
+          state.withLock { $0.listings += 1 }
+          await learnRoles(call, of: observation.plugin)
+        }
+        if !passes(observation) { continue }
         let element = element(observation, dropped)
         if await isWanted(element.parameters, &known, call) { try await sink.yield(element) }
       }
     }
     throw EngineError(.cancelled, "the tap was closed")
+  }
+
+  private func learnRoles(_ call: Call, of plugin: String = "kernel") async {
+    let plugins = (try? await call.request(PluginList())) ?? []
+    state.withLock { state in
+      for plugin in plugins { state.roles[plugin.name] = plugin.role }
+      // The kernel itself is no plugin.
+      if state.roles[plugin] == nil { state.roles[plugin] = "" }
+    }
   }
 
   private func receive(_ observation: Observation) {
@@ -69,6 +110,12 @@ final class BusTapper: Sendable {
   }
 
   private func isEcho(_ observation: Observation) -> Bool {
+    if observation.request is PluginList {
+      return state.withLock { state in
+        defer { state.listings = max(state.listings - 1, 0) }
+        return state.listings > 0
+      }
+    }
     guard let inspect = observation.request as? ContainerInspect else { return false }
     return state.withLock { state in
       guard let index = state.asked.firstIndex(of: inspect.container) else { return false }
@@ -80,16 +127,16 @@ final class BusTapper: Sendable {
   /// The cheap filters, on the thread of whoever sent the message.
   private func passes(_ observation: Observation) -> Bool {
     let name = type(of: observation.request).name
-    if !request.types.isEmpty, !request.types.contains(where: { name == $0 || name.hasPrefix($0 + ".") }) {
-      return false
-    }
-    return request.roles.isEmpty || request.roles.contains(roles[observation.plugin] ?? "")
+    if !request.types.isEmpty, !request.types.contains(where: { Self.matches(name, $0) }) { return false }
+    if request.roles.isEmpty { return true }
+    // One that is not known yet is looked up before it is shown.
+    return state.withLock { $0.roles[observation.plugin] }.map(request.roles.contains) ?? true
   }
 
   private func element(_ observation: Observation, _ dropped: Int64) -> BusTap.Element {
     BusTap.Element(
       time: observation.ended, message: type(of: observation.request).name, driver: observation.driver,
-      plugin: observation.plugin, role: roles[observation.plugin] ?? "", trace: observation.trace,
+      plugin: observation.plugin, role: state.withLock { $0.roles[observation.plugin] } ?? "", trace: observation.trace,
       nanoseconds: observation.nanoseconds, error: observation.error,
       parameters: value(observation.request),
       reply: request.withReplies ? observation.reply.map { value($0) } : nil, dropped: dropped)

@@ -20,9 +20,7 @@ public final class SystemPlugin: Plugin {
   public func register(_ registrar: Registrar) throws(EngineError) {
     try registrar.answer(SystemVersion.self) { (_, _) async throws(EngineError) in self.version() }
     try registrar.stream(BusTap.self) { (request, call, sink) async throws(EngineError) in
-      let plugins = try await call.request(PluginList())
-      let roles = Dictionary(plugins.map { ($0.name, $0.role) }, uniquingKeysWith: { first, _ in first })
-      try await BusTapper(request, roles: roles).run(call, sink)
+      try await BusTapper(request, call).run(call, sink)
       return Done()
     }
     try registrar.answer(SystemInfo.self) { (_, call) async throws(EngineError) in try await self.info(call) }

@@ -93,17 +93,52 @@ struct ConfigurationReader {
       }
     }
     warnOfUnknownDefaults(manifests)
+    if complaints.isEmpty { complainOfTheSet(manifests) }
+  }
+
+  /// What is correct key by key and yet no set of plugins that can start.
+  private mutating func complainOfTheSet(_ manifests: [PluginManifest]) {
+    let enabled = manifests.filter { configuration.isEnabled($0.name) }.map(configuration.manifest)
+    for manifest in enabled {
+      for dependency in manifest.dependencies {
+        func provides(_ other: PluginManifest) -> Bool {
+          other.name == dependency || (other.role == dependency && other.name != manifest.name)
+        }
+        guard !enabled.contains(where: provides), let off = manifests.first(where: provides) else { continue }
+        complain(
+          ["plugins", off.name, "enabled"],
+          "the plugin \(manifest.name) needs \(off.name), so that cannot be switched off alone")
+      }
+    }
+    do throws(EngineError) {
+      _ = try PluginManager.order(enabled)
+    } catch {
+      guard error.code == .invalidArgument else { return }
+      let circle = error.message.split(separator: " ").map(String.init)
+      let after = configuration.plugins.filter { circle.contains($0.key) && !$0.value.after.isEmpty }.keys.min() ?? ""
+      complain(["plugins", after, "after"], error.message)
+    }
   }
 
   /// A default that nothing known answers for may still be found when the engine runs, so it is no error.
   private mutating func warnOfUnknownDefaults(_ manifests: [PluginManifest]) {
-    for (role, driver) in configuration.defaults.sorted(by: { $0.key < $1.key }) where !driver.isEmpty {
+    for role in EngineConfiguration.defaultKeys.map(\.name).sorted() {
+      let driver = configuration.defaultDriver(role)
       let builtin = manifests.filter { manifest in
         manifest.role == role && !manifest.driver.isEmpty && configuration.isEnabled(manifest.name)
       }
       let outside = configuration.drivers.filter { $0.role.isEmpty || $0.role == role }.map(\.name)
       let known = Set(builtin.map(\.driver) + outside + driversInDirectories())
       if known.contains(driver) { continue }
+      if configuration.defaults[role, default: ""].isEmpty {
+        // The standard one, which this file may switch off.
+        guard let off = manifests.first(where: { $0.role == role && $0.driver == driver }) else { continue }
+        let line = locator.line(of: ["plugins", off.name, "enabled"])
+        configuration.warnings.append(
+          "\(path):\(line): warning: \"\(driver)\" is the default \(role) driver and is switched off; name another one "
+            + "with \(role) = \"...\" in [defaults]")
+        continue
+      }
       let place = ["defaults", role]
       let other =
         role == "network"

@@ -44,6 +44,8 @@ public struct PluginManifest: Sendable, Equatable {
 /// Life: `init`, `register`, `start`; requests reach it only after `start` has returned; `stop` when the engine ends.
 public protocol Plugin: AnyObject, Sendable {
   static var manifest: PluginManifest { get }
+  /// The ways in which the conformance kit of its role examines it, where it is a driver.
+  static var examinations: [Examination] { get }
   init(host: PluginHost) throws(EngineError)
   /// The plugin's table of contents: names every message it answers.
   func register(_ registrar: Registrar) throws(EngineError)
@@ -53,6 +55,7 @@ public protocol Plugin: AnyObject, Sendable {
 }
 
 extension Plugin {
+  public static var examinations: [Examination] { [Examination()] }
   public func start() async throws(EngineError) {}
   public func stop() async {}
 }

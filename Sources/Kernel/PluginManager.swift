@@ -2,22 +2,8 @@ import Contracts
 import Logging
 import Synchronization
 
-/// Takes the plugins that a composition root names.
-public protocol PluginTaker {
-  func add<P: Plugin>(_ type: P.Type)
-}
-
-/// Only what the plugins say of themselves, without an engine to load them into.
-public final class ManifestList: PluginTaker {
-  public private(set) var manifests: [PluginManifest] = []
-
-  public init() {}
-
-  public func add<P: Plugin>(_ type: P.Type) { manifests.append(P.manifest) }
-}
-
 /// Loads plugins, starts them in the order of their dependencies, stops them in reverse, and knows the state of each.
-public final class PluginManager: PluginTaker, Sendable {
+public final class PluginManager: Sendable {
   private struct Loaded {
     let manifest: PluginManifest
     let make: @Sendable (PluginHost) throws(EngineError) -> any Plugin
@@ -116,7 +102,7 @@ public final class PluginManager: PluginTaker, Sendable {
   /// Starts the drivers out of tree, before the plugins that ask them.
   public func startDrivers(_ configuration: EngineConfiguration) async {
     let drivers = ExternalDrivers(
-      bus: bus, instance: instance, configuration: configuration, reserved: Set(manifests.map(\.name)))
+      bus: bus, instance: instance, configuration: configuration, builtIn: manifests)
     external.withLock { $0 = drivers }
     await drivers.start()
   }
@@ -156,7 +142,7 @@ public final class PluginManager: PluginTaker, Sendable {
   /// - Returns: indices into `manifests`.
   /// - Throws: `conflict` for a name or a driver that stands twice, `notFound` for a dependency that nothing provides,
   ///   `invalidArgument` for a cycle, with its members in order.
-  static func order(_ manifests: [PluginManifest]) throws(EngineError) -> [Int] {
+  public static func order(_ manifests: [PluginManifest]) throws(EngineError) -> [Int] {
     var byName: [String: Int] = [:]
     for (index, manifest) in manifests.enumerated() {
       if byName.updateValue(index, forKey: manifest.name) != nil {

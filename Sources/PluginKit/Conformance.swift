@@ -68,7 +68,9 @@ public enum Conformance {
     case DriverRole.network.name: await NetworkConformance(subject: subject, settings: settings, points: points).run()
     case DriverRole.log.name: await LogConformance(subject: subject, settings: settings, points: points).run()
     case DriverRole.snapshot.name: await SnapshotConformance(subject: subject, points: points).run()
-    default: throw EngineError(.unsupported, "there is no conformance kit for the role \"\(role)\"")
+    default:
+      let roles = DriverRole.all.map(\.name).joined(separator: ", ")
+      throw EngineError(.unsupported, "there is no role \"\(role)\" for drivers; there is: \(roles)")
     }
     await points.cleanUp()
     return points.all

@@ -122,6 +122,7 @@ public final class DriverSession: ConformanceSubject {
 
   private static func remedy(_ error: SystemCallError, _ path: String) -> String {
     switch error.number {
+    case EACCES where Files.isDirectory(path): "; it is a directory"
     case EACCES: "; make it executable: chmod +x \(path)"
     case ENOEXEC: "; a script begins with a line that names its interpreter, such as #!/usr/bin/python3"
     case ENOENT where Files.exists(path): "; the interpreter that its first line names is not there"
@@ -215,15 +216,18 @@ public final class DriverSession: ConformanceSubject {
   /// Why there is no answer, in words about the driver.
   private static func fault(_ error: EngineError, _ message: String, _ life: Life) -> EngineError {
     switch error.code {
-    case .deadlineExceeded, .cancelled: error
+    case .deadlineExceeded, .cancelled: return error
     case .unavailable:
       // The connection is at its end, and the process usually too.
       if let end = life.keeper.end(within: 1000) {
-        EngineError(.unavailable, "the driver crashed (\(end)) before it answered \"\(message)\"")
+        let what = end == .exited(0) ? "ended" : "crashed"
+        return EngineError(.unavailable, "the driver \(what) (\(end)) before it answered \"\(message)\"")
       } else {
-        EngineError(.unavailable, "the driver closed its connection before it answered \"\(message)\"")
+        return EngineError(.unavailable, "the driver closed its connection before it answered \"\(message)\"")
       }
-    default: EngineError(.protocolViolation, "what the driver sent instead of an answer to \"\(message)\": \(error)")
+    default:
+      return EngineError(
+        .protocolViolation, "what the driver sent instead of an answer to \"\(message)\": \(error)")
     }
   }
 

@@ -1,4 +1,5 @@
 import CLinux
+import Composition
 import Contracts
 import Glibc
 import Kernel
@@ -84,7 +85,7 @@ enum Daemon {
     let instance = try makeInstance(paths)
     let journal = try Journal(path: "\(paths.runtimeDirectory)/journal")
     let manager = PluginManager(bus: bus, instance: instance, journal: journal)
-    Composition.add(to: manager)
+    for plugin in try Composition.plugins() { manager.add(plugin) }
     let configuration = try DaemonConfiguration.load(named: options.configuration, paths, manager.manifests)
     for warning in configuration.warnings { Logger(label: "configuration").warning("\(warning)") }
     manager.apply(configuration)

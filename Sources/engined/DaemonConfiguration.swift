@@ -1,3 +1,4 @@
+import Composition
 import Contracts
 import EngineConfiguration
 import Kernel
@@ -40,7 +41,7 @@ enum DaemonConfiguration {
   /// - Returns: the exit status.
   static func check(_ path: String) -> Int32 {
     do {
-      let configuration = try ConfigurationFile.read(path, manifests: Composition.manifests)
+      let configuration = try ConfigurationFile.read(path, manifests: try Composition.plugins().map { $0.manifest })
       for warning in configuration.warnings { DaemonOptions.print(warning, to: 2) }
       DaemonOptions.print("\(path) is correct.", to: 1)
       return 0
@@ -50,9 +51,18 @@ enum DaemonConfiguration {
     }
   }
 
-  static func printStandard() {
-    var text = EngineConfiguration.standardText(Composition.manifests)
-    text.removeLast()
-    DaemonOptions.print(text, to: 1)
+  /// `engined --default-config`.
+  ///
+  /// - Returns: the exit status.
+  static func printStandard() -> Int32 {
+    do {
+      var text = EngineConfiguration.standardText(try Composition.plugins().map { $0.manifest })
+      text.removeLast()
+      DaemonOptions.print(text, to: 1)
+      return 0
+    } catch {
+      DaemonOptions.print("engined: \(error)", to: 2)
+      return 1
+    }
   }
 }

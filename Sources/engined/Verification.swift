@@ -14,13 +14,22 @@ enum Verification {
     signal(SIGPIPE, SIG_IGN)
     // Before there are threads: each inherits the mask, and this one alone takes the signals.
     let signals = block(endings + [SIGUSR1])
-    var template = Array("/tmp/engine-verify-XXXXXX".utf8CString)
-    guard mkdtemp(&template) != nil else {
-      DaemonOptions.print("engine: no directory can be made in /tmp: \(SystemCallError.text(errno))", to: 2)
+    let directory: VerificationDirectory
+    do throws(SystemCallError) {
+      directory = try VerificationDirectory()
+    } catch {
+      DaemonOptions.print("engine: no directory can be made for the driver: \(error)", to: 2)
       return 1
     }
-    let directory = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-    defer { try? Files.removeTree(directory) }
+    let place = directory.path
+    let status = run(path, options, place, signals)
+    if let left = directory.remove() { DaemonOptions.print("engine: \(left)", to: 2) }
+    return status
+  }
+
+  private static func run(
+    _ path: String, _ options: DaemonOptions, _ directory: String, _ signals: sigset_t
+  ) -> Int32 {
     let relative = path.hasPrefix("./") ? String(path.dropFirst(2)) : path
     let absolute = path.hasPrefix("/") ? path : "\(currentDirectory())/\(relative)"
     let result = Once<Result<Int, EngineError>>()

@@ -12,7 +12,7 @@ do {
 }
 switch options.errand {
 case .checkConfiguration(let path): exit(DaemonConfiguration.check(path))
-case .printConfiguration: DaemonConfiguration.printStandard()
+case .printConfiguration: exit(DaemonConfiguration.printStandard())
 case .verify(let path): exit(Verification.run(path, options))
 case nil: exit(Daemon.run(options))
 }

@@ -16,7 +16,7 @@ struct ConfigurationTests {
       ConfigurationKey("level", .text("a"), choices: ["a", "b"], "One of two."),
     ])
   static let local = PluginManifest(name: "volume-local", role: "volume", driver: "local")
-  static let manifests = [bridge, local]
+  static let manifests = [bridge, local, PluginManifest(name: "images", role: "image")]
 
   static func parse(_ text: String) -> (EngineConfiguration, [String]) {
     let (configuration, complaints) = ConfigurationFile.parse(text, path: "f", manifests: manifests)
@@ -40,7 +40,7 @@ struct ConfigurationTests {
         "10.2.0.0/16",
       ]
       on_failure = "skip"
-      after = ["volume-local"]
+      after = ["images"]
 
       [plugins.volume-local]
       enabled = false
@@ -60,7 +60,7 @@ struct ConfigurationTests {
         == ["mtu": "9000", "icc": "false", "pools": "10.1.0.0/16\n10.2.0.0/16"])
     let manifest = configuration.manifest(Self.bridge)
     #expect(manifest.onFailure == .skip)
-    #expect(manifest.dependencies == ["volume-local"])
+    #expect(manifest.dependencies == ["images"])
     #expect(!configuration.isEnabled("volume-local"))
     var driver = ExternalDriver(name: "mine", command: ["/opt/mine", "--fast"])
     driver.deadline = .seconds(3)
@@ -182,5 +182,41 @@ struct ConfigurationTests {
       mtu = 1
       """
     #expect(Self.parse(text).1.first?.hasPrefix("f:9: ") == true)
+  }
+
+  /// A set of plugins that could not start, though each key is correct.
+  @Test(arguments: [
+    (
+      "[plugins.catalog]\nenabled = false\n",
+      "f:2: the plugin lifecycle needs catalog, so that cannot be switched off alone"
+    ),
+    (
+      "[plugins.bridge]\nmtu = 1\nafter = [\"lifecycle\"]\n",
+      "f:3: the plugins depend on each other in a circle: lifecycle -> catalog -> bridge -> lifecycle"
+    ),
+    ("[plugins.catalog]\nenabled = false\n[plugins.lifecycle]\nenabled = false\n", nil),
+    ("[plugins.other]\nafter = [\"bridge\"]\n", nil), ("[plugins.bridge]\nenabled = false\n", nil),
+  ])
+  func theSetOfPluginsIsExamined(text: String, complaint: String?) {
+    let manifests = [
+      PluginManifest(name: "lifecycle", role: "lifecycle", dependencies: ["catalog"]),
+      PluginManifest(name: "catalog", role: "network-catalog", dependencies: ["network"]),
+      PluginManifest(
+        name: "bridge", role: "network", driver: "bridge", keys: [ConfigurationKey("mtu", .integer(0), "")]),
+      PluginManifest(name: "other", role: "network", driver: "other"),
+    ]
+    let (_, complaints) = ConfigurationFile.parse(text, path: "f", manifests: manifests)
+    #expect(complaints.map(\.description) == (complaint.map { [$0] } ?? []))
+  }
+
+  @Test func aDefaultThatIsSwitchedOffIsAWarning() {
+    let (configuration, complaints) = Self.parse("\n[plugins.volume-local]\nenabled = false\n")
+    #expect(complaints == [])
+    let words =
+      "f:3: warning: \"local\" is the default volume driver and is switched off; name another one with "
+      + "volume = \"...\" in [defaults]"
+    #expect(configuration.warnings == [words])
+    let (other, _) = Self.parse("[defaults]\nvolume = \"bridge\"\n[plugins.volume-local]\nenabled = false\n")
+    #expect(other.warnings.count == 1 && other.warnings[0].contains("names no driver that is known"))
   }
 }

@@ -35,16 +35,22 @@ extension EndToEnd {
       #expect(fixture.succeed("plugin", "ls", "--format", "{{.Name}}: {{.State}}") == listing)
     }
 
+    /// Starts `bus tap` inside the fixture.
+    private static func tap(_ fixture: Fixture, _ options: String, into file: String) throws -> pid_t {
+      try Fixture.spawn([
+        "sh", "-c",
+        "exec nsenter -t \(fixture.holderProcess) -n -m \(Fixture.binaries)/engine --root \(fixture.root) bus tap "
+          + "\(options) > \(file)",
+      ])
+    }
+
     @Test func theBusCanBeWatched() throws {
       let fixture = try Fixture()
       defer { fixture.end() }
       try fixture.importBusybox()
       let output = "\(fixture.directory)/tap"
-      let tap = try Fixture.spawn([
-        "sh", "-c",
-        "exec nsenter -t \(fixture.holderProcess) -n -m \(Fixture.binaries)/engine --root \(fixture.root) bus tap "
-          + "--type volume.driver --type network.driver --container web --format json > \(output)",
-      ])
+      let tap = try Self.tap(
+        fixture, "--type volume.driver --type network.driver --container web --format json", into: output)
       defer {
         kill(tap, SIGKILL)
         waitpid(tap, nil, 0)
@@ -65,6 +71,37 @@ extension EndToEnd {
         #expect((value["nanoseconds"] as? Int ?? 0) > 0)
       }
       fixture.succeed("volume", "rm", "data")
+      let role = fixture.engine("bus", "tap", "--role", "volum")
+      #expect(role.status == 1 && role.errors.contains("the role \"volum\"; did you mean \"volume\"?"), "\(role)")
+      let type = fixture.engine("bus", "tap", "--type", "volume.*", "--type", "nosuch")
+      #expect(type.status == 1 && type.errors.contains("there is no message \"nosuch\""), "\(type)")
+    }
+
+    /// A driver that comes after the tap is seen too.
+    @Test func aDriverThatComesLaterIsWatched() throws {
+      let fixture = try Fixture()
+      defer { fixture.end() }
+      let output = "\(fixture.directory)/tap"
+      fixture.succeed("version")
+      let tap = try Self.tap(fixture, "--role volume", into: output)
+      defer {
+        kill(tap, SIGKILL)
+        waitpid(tap, nil, 0)
+      }
+      func isSeen(_ text: String) -> Bool {
+        ((try? String(contentsOfFile: output, encoding: .utf8)) ?? "").contains(text)
+      }
+      Fixture.eventually {
+        fixture.succeed("volume", "create", "first")
+        fixture.succeed("volume", "rm", "first")
+        return isSeen("volume.driver.remove@local")
+      }
+      try FileManager.default.createDirectory(atPath: "\(fixture.root)/plugins", withIntermediateDirectories: true)
+      try FileManager.default.copyItem(
+        atPath: "\(DriverMatrix.checkout)/Examples/drivers/volume-python", toPath: "\(fixture.root)/plugins/mine")
+      fixture.succeed("volume", "create", "-d", "mine", "second")
+      #expect(Fixture.eventually { isSeen("volume.driver.create@mine") })
+      fixture.succeed("volume", "rm", "second")
     }
   }
 

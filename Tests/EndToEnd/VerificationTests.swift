@@ -16,6 +16,22 @@ extension EndToEnd {
       }
     }
 
+    /// What examinations have in /tmp whose process does not live any more.
+    static func directories() -> Set<String> {
+      let names = (try? FileManager.default.contentsOfDirectory(atPath: "/tmp")) ?? []
+      return Set(
+        names.filter { name in
+          guard name.hasPrefix("engine-verify-") else { return false }
+          let directory = open("/tmp/\(name)", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+          defer { close(directory) }
+          return directory >= 0 && flock(directory, LOCK_SH | LOCK_NB) == 0
+        })
+    }
+
+    static func verify(_ path: String) -> Outcome {
+      Fixture.command(["\(Fixture.binaries)/engine", "plugin", "verify", path])
+    }
+
     @Test(arguments: [SIGINT, SIGTERM, SIGKILL])
     func leavesNoDriver(signal: Int32) throws {
       let directory = "/tmp/engine-e2e-verify-\(UUID().uuidString.prefix(8).lowercased())"
@@ -40,7 +56,15 @@ extension EndToEnd {
       kill(verification.processIdentifier, signal)
       verification.waitUntilExit()
       #expect(Fixture.eventually { !Self.isRunning(directory) }, "the driver is left")
-      if signal == SIGKILL { return }
+      if signal == SIGKILL {
+        // Where its state was, the next examination clears, and touches none that still runs.
+        let left = Self.directories()
+        #expect(!left.isEmpty)
+        let next = Self.verify("/bin/false")
+        #expect(next.status == 1, "\(next)")
+        #expect(Self.directories().isDisjoint(with: left), "\(left)")
+        return
+      }
       #expect(verification.terminationReason == .exit && verification.terminationStatus == 128 + signal)
       #expect(output().contains("interrupted"), "\(output())")
       #expect(try FileManager.default.contentsOfDirectory(atPath: "\(directory)/place") == [])

@@ -33,7 +33,9 @@ struct ExternalDriverTests {
         driver.deadline = deadline
         configuration.drivers.append(driver)
       }
-      drivers = ExternalDrivers(bus: bus, instance: instance, configuration: configuration, reserved: ["taken"])
+      drivers = ExternalDrivers(
+        bus: bus, instance: instance, configuration: configuration,
+        builtIn: [PluginManifest(name: "taken", role: "volume", driver: "own")])
     }
 
     func status(_ name: String) -> PluginStatus? { drivers.statuses.first { $0.name == name } }
@@ -186,6 +188,17 @@ struct ExternalDriverTests {
     await eventually("four more starts") { (world.status("dead")?.restarts ?? 0) >= 4 }
     // Pauses of 100, 200, 400 and 800 ms; however slow the machine is, they are not shorter.
     #expect(Timekeeper.clock() - begun >= 1_500_000_000)
+    await world.end()
+  }
+
+  /// Also one whose file has the name of a driver of ours: it must not keep the engine from starting.
+  @Test func aDriverThatIsBuiltInIsNotReplacedUnasked() async throws {
+    let world = try World(["own": [], "good": []])
+    await world.drivers.start()
+    #expect(world.bus.answered[VolumeDriverMount.name] == ["good"])
+    let reason = world.reason("own")
+    #expect(reason.contains("the volume driver own is built in; give this one another name"), "\(reason)")
+    #expect(reason.contains("enabled = false in [plugins.taken]"), "\(reason)")
     await world.end()
   }
 

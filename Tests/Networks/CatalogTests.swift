@@ -341,4 +341,27 @@ struct CatalogTests {
     #expect(await fixture.error { try await fixture.attach(["third"]) } == "network third not found")
     await fixture.stop()
   }
+
+  /// What a driver that is named says to that is the error, and not that there is no such network.
+  @Test func aDriverThatMakesNoNetworkSaysWhy() async throws {
+    let fixture = try await Fixture()
+    let driver = Registrar(bus: fixture.bus, manifest: PluginManifest(name: "other", role: "network", driver: "other"))
+    try driver.answerAsDriver(NetworkDriverCreate.self) { (_, _) async throws(EngineError) in
+      throw EngineError(.conflict, "the pool is taken")
+    }
+    try driver.answerAsDriver(NetworkDriverRemove.self) { (_, _) async throws(EngineError) in Done() }
+    try driver.answerAsDriver(NetworkDriverAttach.self) { (_, _) async throws(EngineError) in
+      throw EngineError(.unsupported, "never asked")
+    }
+    #expect(await fixture.error { try await fixture.attach(["other"]) } == "the pool is taken")
+    let down = PluginStatus(
+      name: "third", role: "", driver: "", version: "", state: .failed(reason: "it ended with exit status 3"))
+    let kernel = Registrar(bus: fixture.bus, manifest: PluginManifest(name: "kernel", role: "kernel"))
+    try kernel.answer(PluginList.self) { (_, _) async throws(EngineError) in [down] }
+    #expect(
+      await fixture.error { try await fixture.attach(["third"]) }
+        == "network third not found, and the driver of that name does not answer (it ended with exit status 3)")
+    #expect(await fixture.error { try await fixture.attach(["fourth"]) } == "network fourth not found")
+    await fixture.stop()
+  }
 }

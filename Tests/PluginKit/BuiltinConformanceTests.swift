@@ -1,20 +1,11 @@
-import BindVolumePlugin
-import BridgeNetworkPlugin
-import CNINetworkPlugin
+import Composition
 import Contracts
-import DockerVolumePlugin
 import Foundation
 import Glibc
-import HostNetworkPlugin
-import JSONFileLogsPlugin
 import Kernel
 import LinuxSystem
-import LocalVolumePlugin
-import NoneNetworkPlugin
-import OverlaySnapshotsPlugin
 import Synchronization
 import Testing
-import TmpfsVolumePlugin
 
 @testable import PluginKit
 
@@ -63,10 +54,11 @@ final class BuiltinSubject: ConformanceSubject {
 
   func end() async {
     await life.withLock { $0 }?.plugin.stop()
-    for path in ["run/volume-tmpfs", "volume-local/volumes"] {
-      for name in (try? Files.list("\(directory)/\(path)")) ?? [] {
-        umount2("\(directory)/\(path)/\(name)", Int32(MNT_DETACH))
-      }
+    // What a plugin keeps mounted for another engine to come.
+    let mounts = ((try? Files.readText("/proc/self/mountinfo")) ?? "").split(separator: "\n")
+    for line in mounts.reversed() {
+      let place = line.split(separator: " ")[4]
+      if place.hasPrefix(directory + "/") { umount2(String(place), Int32(MNT_DETACH)) }
     }
     try? Files.removeTree(directory)
   }
@@ -111,121 +103,88 @@ final class BuiltinSubject: ConformanceSubject {
   }
 }
 
+/// One way to examine one driver of the composition root.
+struct BuiltinCase: Sendable, CustomTestStringConvertible {
+  var type: any Plugin.Type
+  var examination: Examination
+
+  var testDescription: String { [type.manifest.name, examination.name].filter { !$0.isEmpty }.joined(separator: ", ") }
+
+  static let builtin = (try? Composition.plugins()) ?? []
+
+  /// Every driver there is. A driver that is added to the tree is here without a word about it.
+  static let all = builtin.filter { DriverRole.named($0.manifest.role) != nil }.flatMap { type in
+    type.examinations.map { BuiltinCase(type: type, examination: $0) }
+  }
+}
+
 /// What is asked of a stranger's driver is asked of ours.
 @Suite("Conformance of the built-in drivers", .serialized, .enabled(if: geteuid() == 0, "needs root"))
 struct BuiltinConformanceTests {
-  static func examine(
-    _ type: any Plugin.Type, role: String, driver: String? = nil, options: [String: String] = [:],
-    configuration: [String: String] = [:]
-  ) async throws {
-    let subject = try await BuiltinSubject(type, configuration: configuration, driver: driver)
-    let settings = ConformanceSettings(driver: driver ?? type.manifest.driver, options: options)
-    let points = try await offThePool { try await Conformance.examine(subject, role: role, settings) }
-    #expect(points.count >= 10)
-    for point in points { #expect(point.fault == nil, "\(type.manifest.name): \(point)") }
-    await subject.end()
-  }
+  @Test(arguments: BuiltinCase.all)
+  func examine(_ driver: BuiltinCase) async throws { try await Self.examine(driver) { _ in } }
 
-  @Test(arguments: [LocalVolumePlugin.self, TmpfsVolumePlugin.self] as [any Plugin.Type])
-  func volumes(type: any Plugin.Type) async throws { try await Self.examine(type, role: "volume") }
-
-  @Test func bindVolumes() async throws {
-    let directory = NSTemporaryDirectory() + "bind-\(UUID().uuidString.prefix(8))"
-    try Files.makeDirectories(directory)
-    try await Self.examine(BindVolumePlugin.self, role: "volume", options: ["device": directory])
-    try Files.removeTree(directory)
-  }
-
-  @Test func localVolumesThatAreMountedOnFirstUse() async throws {
-    let directory = NSTemporaryDirectory() + "device-\(UUID().uuidString.prefix(8))"
-    try Files.makeDirectories(directory)
-    try await Self.examine(
-      LocalVolumePlugin.self, role: "volume", options: ["type": "none", "o": "bind", "device": directory])
-    try Files.removeTree(directory)
-  }
-
-  @Test(arguments: [NoneNetworkPlugin.self, HostNetworkPlugin.self] as [any Plugin.Type])
-  func networks(type: any Plugin.Type) async throws { try await Self.examine(type, role: "network") }
-
-  @Test func bridgeNetworks() async throws {
-    let host = try TestNamespace()
-    try await Self.examine(
-      BridgeNetworkPlugin.self, role: "network",
-      configuration: ["namespace": "/proc/\(getpid())/fd/\(host.descriptor.number)"])
-  }
-
-  /// Debian's containernetworking-plugins, in a network namespace of the test's own (the plugins work in that of the
-  /// thread that starts them).
-  @Test(.enabled(if: access("/usr/lib/cni/bridge", X_OK) == 0, "needs containernetworking-plugins"))
-  func cniNetworks() async throws {
-    let directory = NSTemporaryDirectory() + "cni-\(UUID().uuidString.prefix(8))"
-    try Files.makeDirectories(directory)
-    let binaries = directory + "/bin"
-    try Files.makeDirectories(binaries)
-    let host = try TestNamespace()
-    for plugin in ["bridge", "host-local", "tuning"] {
-      let script =
-        "#!/bin/sh\nexec nsenter --net=/proc/\(getpid())/fd/\(host.descriptor.number) /usr/lib/cni/\(plugin)\n"
-      try Files.replace("\(binaries)/\(plugin)", with: Array(script.utf8), mode: 0o755, durable: false)
+  /// - Parameter look: is given the examination's directory before that is removed.
+  static func examine(_ builtin: BuiltinCase, _ look: (String) throws -> Void) async throws {
+    let (type, examination) = (builtin.type, builtin.examination)
+    if let missing = examination.needs.first(where: { !Files.exists($0) }) {
+      print("\(builtin.testDescription) is not examined: there is no \(missing)")
+      return
     }
-    let list = """
-      {"cniVersion": "1.0.0", "name": "conformance", "plugins": [
-        {"type": "bridge", "bridge": "cni-test", "isGateway": true,
-         "ipam": {"type": "host-local", "dataDir": "\(directory)/leases", "subnet": "10.99.0.0/24",
-                  "routes": [{"dst": "0.0.0.0/0"}]}},
-        {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}}]}
-      """
-    try Files.replace(directory + "/10-test.conflist", with: Array(list.utf8), durable: false)
-    try await Self.examine(
-      CNINetworkPlugin.self, role: "network",
-      configuration: ["configuration_directories": directory, "binary_directories": binaries])
-    // Every lease has been given back.
-    let leases = try Files.list(directory + "/leases/conformance").filter { $0.hasPrefix("10.") }
-    #expect(leases == [])
-    try Files.removeTree(directory)
-  }
-
-  /// Through our adapter, somebody else's plugin of Docker's protocol passes too.
-  @Test(arguments: [[], ["chunked"]])
-  func dockerVolumes(mode: [String]) async throws {
-    let directory = NSTemporaryDirectory() + "docker-\(UUID().uuidString.prefix(8))"
+    let directory = NSTemporaryDirectory() + "examination-\(UUID().uuidString.prefix(8))"
+    let namespace = try TestNamespace()
+    func filled(_ text: String) -> String {
+      text.replacingOccurrences(of: "{directory}", with: directory)
+        .replacingOccurrences(of: "{namespace}", with: "/proc/\(getpid())/fd/\(namespace.descriptor.number)")
+        .replacingOccurrences(of: "{programs}", with: TestDrivers.directory.path)
+    }
     try Files.makeDirectories(directory)
+    for (path, text) in examination.files.map({ (filled($0), filled($1)) }) {
+      try Files.makeDirectories(path.hasSuffix("/") ? path : String(path.prefix(upTo: path.lastIndex(of: "/")!)))
+      if path.hasSuffix("/") { continue }
+      try Files.replace(path, with: Array(text.utf8), mode: text.hasPrefix("#!") ? 0o755 : 0o644, durable: false)
+    }
     let process = Process()
-    process.executableURL = TestDrivers.directory.appendingPathComponent("docker-volume")
-    process.arguments = [directory + "/them.sock", directory + "/volumes"] + mode
-    try process.run()
-    for _ in 0..<2000 where !Files.exists(directory + "/them.sock") { try await Task.sleep(for: .milliseconds(5)) }
-    try await Self.examine(
-      DockerVolumePlugin.self, role: "volume", driver: "them", configuration: ["directories": directory])
-    // Not SIGTERM: a process inherits the blocked signals of the worker thread that started it.
-    kill(process.processIdentifier, SIGKILL)
-    process.waitUntilExit()
-    try Files.removeTree(directory)
-  }
-
-  @Test func logs() async throws { try await Self.examine(JSONFileLogsPlugin.self, role: "log") }
-
-  @Test(arguments: ["auto", "classic"])
-  func snapshots(mount: String) async throws {
-    try await Self.examine(OverlaySnapshotsPlugin.self, role: "snapshot", configuration: ["mount": mount])
-  }
-
-  /// A driver that is added to the tree without its conformance test is noticed here.
-  @Test func everyBuiltinDriverIsExamined() throws {
-    let here = try String(contentsOf: URL(fileURLWithPath: #filePath), encoding: .utf8)
-    let plugins = TestDrivers.checkout.appendingPathComponent("Plugins")
-    var found: Set<String> = []
-    let files = try #require(FileManager.default.enumerator(at: plugins, includingPropertiesForKeys: nil))
-    for case let file as URL in files where file.lastPathComponent.hasSuffix("Plugin.swift") {
-      let text = try String(contentsOf: file, encoding: .utf8)
-      // Those of Docker's volume plugins have the names that they are found by.
-      let isDriver = text.contains("answerAsDriver(") || text.contains("VolumeDriverCreate.self")
-      guard isDriver, DriverRole.all.contains(where: { text.contains("role: \"\($0.name)\"") }) else { continue }
-      let type = file.deletingPathExtension().lastPathComponent
-      found.insert(type)
-      #expect(here.contains("\(type).self"), "no conformance test examines \(type)")
+    if let program = examination.program.first {
+      process.executableURL = URL(fileURLWithPath: filled(program))
+      process.arguments = examination.program.dropFirst().map(filled)
+      try process.run()
+      let file = filled(examination.programFile)
+      for _ in 0..<2000 where !Files.exists(file) { try await Task.sleep(for: .milliseconds(5)) }
     }
-    #expect(found.count >= 10, "\(found.sorted())")
+    defer {
+      // Not SIGTERM: a process inherits the blocked signals of the worker thread that started it.
+      if !examination.program.isEmpty { kill(process.processIdentifier, SIGKILL) }
+    }
+
+    let driver = examination.driver.isEmpty ? type.manifest.driver : examination.driver
+    let subject = try await BuiltinSubject(
+      type, configuration: examination.configuration.mapValues(filled), driver: driver)
+    let settings = ConformanceSettings(driver: driver, options: examination.options.mapValues(filled))
+    let points = try await offThePool { try await Conformance.examine(subject, role: type.manifest.role, settings) }
+    #expect(points.count >= 10)
+    for point in points { #expect(point.fault == nil, "\(builtin.testDescription): \(point)") }
+    await subject.end()
+    try look(directory)
+    try withExtendedLifetime(namespace) { try Files.removeTree(directory) }
+  }
+
+  /// Every lease of the addresses that Debian's plugins gave has been given back.
+  @Test func cniGivesItsAddressesBack() async throws {
+    let cni = try #require(BuiltinCase.all.first { $0.type.manifest.driver == "cni" })
+    try await Self.examine(cni) { directory in
+      let leases = try Files.list(directory + "/leases/conformance").filter { $0.hasPrefix("10.") }
+      #expect(leases == [])
+    }
+  }
+
+  /// None is passed over because of its role, and there is a kit for each.
+  @Test func everyBuiltinDriverIsExamined() {
+    for type in BuiltinCase.builtin where !type.manifest.driver.isEmpty {
+      #expect(DriverRole.named(type.manifest.role) != nil, "no role \(type.manifest.role): \(type.manifest.name)")
+    }
+    for type in BuiltinCase.builtin { #expect(!type.examinations.isEmpty, "\(type.manifest.name)") }
+    #expect(Set(BuiltinCase.all.map { $0.type.manifest.role }) == Set(DriverRole.all.map(\.name)))
   }
 }
 

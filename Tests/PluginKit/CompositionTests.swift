@@ -1,40 +1,53 @@
+import Composition
 import Foundation
+import Kernel
 import Testing
 
-/// What adding a driver to the tree touches: its folder, its line in `Package.swift`, and its place in the composition
-/// root. Nothing else in the product names a built-in plugin.
+/// The list of plugins in `Package.swift` is the composition root: a folder and its line there are all that a plugin needs.
 @Suite("The composition root")
 struct CompositionTests {
-  static func text(_ path: String) throws -> String {
-    try String(contentsOf: TestDrivers.checkout.appendingPathComponent(path), encoding: .utf8)
-  }
-
-  /// The modules of `Package.swift` that are plugins, with their folders.
-  static func plugins() throws -> [(name: String, folder: String)] {
-    let pattern = #/plugin\(\s*"(?<name>\w+)",\s*"(?<folder>[\w/]+)"/#
-    return try text("Package.swift").matches(of: pattern).map { (String($0.name), String($0.folder)) }
-  }
-
-  @Test func namesEachPluginAndNobodyElseDoes() throws {
-    let plugins = try Self.plugins()
-    #expect(plugins.count >= 19)
-    let composition = "\n" + (try Self.text("Sources/engined/Composition.swift"))
-    var files: [String: String] = [:]
-    for directory in ["Sources", "Plugins"] {
-      let root = TestDrivers.checkout.appendingPathComponent(directory)
-      let all = try #require(FileManager.default.enumerator(at: root, includingPropertiesForKeys: nil))
-      for case let file as URL in all where file.pathExtension == "swift" {
-        let path = String(file.path.dropFirst(TestDrivers.checkout.path.count + 1))
-        files[path] = try String(contentsOf: file, encoding: .utf8)
-      }
+  /// The texts of all sources below a directory of the checkout, by their paths within the checkout.
+  static func sources(_ directory: String) throws -> [String: String] {
+    let root = TestDrivers.checkout.appendingPathComponent(directory)
+    let all = try #require(FileManager.default.enumerator(at: root, includingPropertiesForKeys: nil))
+    var sources: [String: String] = [:]
+    for case let file as URL in all where file.pathExtension == "swift" {
+      let path = String(file.path.dropFirst(TestDrivers.checkout.path.count + 1))
+      sources[path] = try String(contentsOf: file, encoding: .utf8)
     }
-    for (name, folder) in plugins {
-      #expect(files["Plugins/\(folder)/\(name).swift"] != nil, "\(name) has no file of handlers of its name")
-      #expect(composition.contains("\nimport \(name)\n"), "\(name)")
-      #expect(composition.components(separatedBy: "manager.add(\(name).self)\n").count == 2, "\(name)")
-      for (path, text) in files where !path.hasPrefix("Plugins/\(folder)/") {
-        // The one composes them, the other measures single steps of some of them.
-        if path == "Sources/engined/Composition.swift" || path.hasPrefix("Sources/EngineBench/") { continue }
+    return sources
+  }
+
+  /// The folders below `Plugins` that have a plugin, with the name of it.
+  static func folders() throws -> [(path: String, name: String)] {
+    try sources("Plugins").flatMap { path, text in
+      let folder = String(path.prefix(upTo: path.lastIndex(of: "/") ?? path.endIndex))
+      return text.matches(of: #/class\s+(?<name>\w+)\s*:\s*Plugin\b/#).map { (folder, String($0.name)) }
+    }
+  }
+
+  @Test func eachFolderIsBuiltIn() throws {
+    let folders = try Self.folders()
+    let names = try Composition.plugins().map { String(describing: $0) }
+    for (path, name) in folders {
+      #expect(
+        names.contains(name),
+        """
+        \(path) is not built in: Package.swift needs the line plugin("\(name)", "\(path.dropFirst("Plugins/".count))") \
+        in its list of plugins
+        """)
+    }
+    #expect(Set(names) == Set(folders.map(\.name)) && names.count == folders.count)
+    #expect(folders.count >= 19)
+  }
+
+  @Test func nobodyElseNamesAPlugin() throws {
+    let folders = try Self.folders()
+    let sources = try Self.sources("Sources").merging(try Self.sources("Plugins")) { $1 }
+    for (folder, name) in folders {
+      #expect(sources["\(folder)/\(name).swift"] != nil, "\(name) has no file of handlers of its name")
+      // What `engine bench` becomes measures single steps of some of them.
+      for (path, text) in sources where !path.hasPrefix(folder + "/") && !path.hasPrefix("Sources/EngineBench/") {
         #expect(!text.contains("import \(name)\n") && !text.contains("\(name)."), "\(path) names \(name)")
       }
     }

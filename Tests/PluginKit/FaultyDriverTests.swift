@@ -73,6 +73,23 @@ struct FaultyDriverTests {
     #expect(left == [])
   }
 
+  @Test(arguments: [
+    ("exit 0", "the driver ended (exit status 0) before it answered \"plugin.describe\""),
+    ("exit 3", "the driver crashed (exit status 3) before it answered \"plugin.describe\""),
+  ])
+  func oneThatIsNoDriverSaysHowItEnded(script: String, words: String) async throws {
+    let directory = NSTemporaryDirectory() + "faulty-\(UUID().uuidString.prefix(8))"
+    try Files.makeDirectories(directory)
+    try Files.replace(directory + "/mine", with: Array("#!/bin/sh\n\(script)\n".utf8), mode: 0o755, durable: false)
+    let error = #expect(throws: EngineError.self) {
+      _ = try DriverSession([directory + "/mine"], directory: directory)
+    }
+    #expect(error?.message == words)
+    let itself = #expect(throws: EngineError.self) { _ = try DriverSession([directory], directory: directory) }
+    #expect(itself?.message.hasSuffix("; it is a directory") == true, "\(String(describing: itself))")
+    try Files.removeTree(directory)
+  }
+
   @Test func whatCannotBeRemovedIsNamed() async throws {
     let (points, left) = try await Self.examine("refuse", "volume.driver.remove")
     #expect(!left.isEmpty)

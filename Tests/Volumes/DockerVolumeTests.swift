@@ -76,4 +76,40 @@ struct DockerVolumeTests {
     #expect(throws: EngineError.self) { try found["bad"]?.get() }
     #expect(throws: EngineError.self) { try found["tls"]?.get() }
   }
+
+  /// Whoever names such a plugin is told what is wrong with its file, and no longer when it is mended.
+  @Test func aFileThatIsWrongIsTheErrorOfWhoNamesIt() async throws {
+    let directory = NSTemporaryDirectory() + "discovery-\(UUID().uuidString.prefix(8))"
+    defer { try? Files.removeTree(directory) }
+    try Files.makeDirectories(directory)
+    func put(_ text: String) throws {
+      try Files.replace(directory + "/them.spec", with: Array(text.utf8), durable: false)
+    }
+    func refusal(_ bus: Bus) async throws -> String {
+      await bus.publish(DriverWanted(role: "volume", driver: "them"))
+      let error = await #expect(throws: EngineError.self) {
+        _ = try await bus.request(VolumeDriverCreate(volume: "v1", options: [:]), driver: "them")
+      }
+      return error?.message ?? ""
+    }
+    try put("ftp://x")
+    let bus = Bus()
+    let instance = Instance(
+      root: directory, runtimeDirectory: directory + "/run", hash: "0", isDefault: false, daemonPath: "", shimPath: "",
+      version: "1")
+    let host = PluginHost(
+      manifest: DockerVolumePlugin.manifest, bus: bus, instance: instance,
+      journal: try Journal(path: directory + "/journal"), configuration: ["directories": directory])
+    let plugin = try DockerVolumePlugin(host: host)
+    try plugin.register(Registrar(bus: bus, manifest: DockerVolumePlugin.manifest))
+    let words = try await refusal(bus)
+    #expect(words.contains("the volume plugin them cannot be used: "), "\(words)")
+    #expect(words.contains("\"ftp://x\" is no address"), "\(words)")
+    try put("unix:///nowhere/at/all.sock")
+    let mended = try await refusal(bus)
+    #expect(mended.contains("the volume plugin them failed at \"Plugin.Activate\""), "\(mended)")
+    try put("ftp://y")
+    #expect(try await refusal(bus).contains("\"ftp://y\" is no address"))
+    withExtendedLifetime(plugin) {}
+  }
 }

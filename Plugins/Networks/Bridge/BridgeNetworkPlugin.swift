@@ -27,6 +27,8 @@ public final class BridgeNetworkPlugin: Plugin {
         "icc", .flag(true), "Whether containers on the default network may connect to each other."),
     ])
 
+  public static let examinations = [Examination(configuration: ["namespace": "{namespace}"])]
+
   let driver: BridgeDriver
 
   public init(host: PluginHost) throws(EngineError) {

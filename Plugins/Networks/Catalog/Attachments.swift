@@ -96,14 +96,20 @@ extension NetworkCatalogPlugin {
   /// A driver's name stands for a network of that driver where there is no network of the name, so that a driver can
   /// be chosen for one container or by the configuration alone.
   private func makeNetwork(ofDriver name: String, _ call: Call) async throws(EngineError) {
-    if state.withLock({ (try? $0.find(name)) != nil }) { return }
+    func isThere() -> Bool { state.withLock { (try? $0.find(name)) != nil } }
+    if isThere() { return }
     await host.bus.publishWanted(NetworkDriverAttach.self, role: "network", driver: name)
-    guard host.bus.answers(NetworkDriverAttach.self, driver: name) else { return }
+    guard host.bus.answers(NetworkDriverAttach.self, driver: name) else {
+      let reason = await host.bus.absence(ofDriver: name)
+      if reason.isEmpty { return }
+      throw EngineError(.notFound, "network \(name) not found, and the driver of that name does not answer\(reason)")
+    }
     do throws(EngineError) {
       _ = try await create(
         NetworkCreate(networkName: name, driver: name, pools: [], options: [:], labels: [:], isInternal: false), call)
-    } catch  where error.code == .conflict {
-      // Another container asked for the same at the same moment.
+    } catch {
+      // Another container may have asked for the same at the same moment.
+      if error.code != .conflict || !isThere() { throw error }
     }
   }
 

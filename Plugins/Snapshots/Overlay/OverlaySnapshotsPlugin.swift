@@ -20,6 +20,8 @@ public final class OverlaySnapshotsPlugin: Plugin {
         "layer-devices", .text("allow"), choices: ["allow", "refuse"], "Whether layers may have device nodes."),
     ])
 
+  public static let examinations = ["auto", "classic"].map { Examination($0, configuration: ["mount": $0]) }
+
   private let host: PluginHost
   private let state: String
   private let trash: Trash

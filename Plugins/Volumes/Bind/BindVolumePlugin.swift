@@ -14,6 +14,10 @@ public final class BindVolumePlugin: Plugin {
         "Where volumes without the option \"device\" are, each in the directory of its name, which must exist.")
     ])
 
+  public static let examinations = [
+    Examination(options: ["device": "{directory}/data"], files: ["{directory}/data/": ""])
+  ]
+
   private let directory: String
 
   /// Containers that have each volume mounted, for as long as this engine lives.

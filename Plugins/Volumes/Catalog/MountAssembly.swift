@@ -16,8 +16,8 @@ final class MountAssembly: Sendable {
     var volume: String
     /// The journal's.
     var number: UInt64
-    /// Left open by a former engine.
-    var isFormer: Bool
+    /// Nobody has it any more, and its driver has not been told: left by a former engine, or by a driver that failed then.
+    var isOwed: Bool
   }
 
   /// Which volumes a container has mounted.
@@ -30,7 +30,7 @@ final class MountAssembly: Sendable {
     var uses: [ObjectID: [Use]] = [:]
     for entry in host.journal.entries(plugin: host.manifest.name, kind: Self.useKind) {
       guard let container = ObjectID(entry.container) else { continue }
-      uses[container, default: []].append(Use(volume: entry.object, number: entry.number, isFormer: true))
+      uses[container, default: []].append(Use(volume: entry.object, number: entry.number, isOwed: true))
     }
     self.uses = Mutex(uses)
     self.store = store
@@ -45,8 +45,13 @@ final class MountAssembly: Sendable {
     if !volumes.isEmpty {
       let numbers = try host.journal.begin(
         plugin: host.manifest.name, container: request.container.text, volumes.map { (Self.useKind, $0) })
-      let made = zip(volumes, numbers).map { Use(volume: $0, number: $1, isFormer: false) }
-      uses.withLock { $0[request.container, default: []] += made }
+      let made = zip(volumes, numbers).map { Use(volume: $0, number: $1, isOwed: false) }
+      uses.withLock { uses in
+        // What it still owed from before ends together with this.
+        let before = uses[request.container] ?? []
+        uses[request.container] = before.map { Use(volume: $0.volume, number: $0.number, isOwed: false) } + made
+      }
+      for volume in volumes { await takeBackOwed(of: volume, call) }
       FaultPoint.reach("volumes.mount.recorded")
     }
     do throws(EngineError) {
@@ -202,20 +207,37 @@ final class MountAssembly: Sendable {
       FaultPoint.reach("volumes.unmount.told")
       try host.journal.end(ended.map(\.number))
     } catch {
-      uses.withLock { $0[container, default: []] += ended }
+      let owed = ended.map { Use(volume: $0.volume, number: $0.number, isOwed: true) }
+      uses.withLock { $0[container, default: []] += owed }
       throw error
     }
   }
 
-  /// Uses of containers that do not run any more, and volumes of containers that never came to be. The volumes' data is compared by the drivers.
+  /// Tells a volume's driver what it could not be told before, now that it is wanted again.
+  func takeBackOwed(of volume: String, _ call: Call) async {
+    guard let driver = store.find(volume)?.driver else { return }
+    let owing = uses.withLock { uses in
+      uses.filter { $0.value.contains { $0.isOwed && store.find($0.volume)?.driver == driver } }.keys.sorted()
+    }
+    for container in owing {
+      do throws(EngineError) {
+        try await unmount(container, call)
+      } catch {
+        host.log.warning("the volumes of \(container.short) are still owed to their drivers: \(error)")
+      }
+    }
+  }
+
+  /// Uses of containers that do not run any more, and volumes of containers that never came to be. The volumes' data is
+  /// compared by the drivers.
   func check(_ request: PluginCheck, _ call: Call) async throws(EngineError) -> [SystemDifference] {
     let running = Set(request.running)
     var differences: [SystemDifference] = []
     for (container, uses) in uses.withLock({ $0 }).sorted(by: { $0.key < $1.key }) {
       // What this process recorded belongs to an operation or a container of its own, which ends it.
-      let former = uses.filter(\.isFormer)
-      if former.isEmpty || running.contains(container) { continue }
-      for use in former {
+      let owed = uses.filter(\.isOwed)
+      if owed.isEmpty || running.contains(container) { continue }
+      for use in owed {
         differences.append(
           SystemDifference(
             kind: .leftover, plugin: host.manifest.name,

@@ -27,10 +27,12 @@ public final class VolumeCatalogPlugin: Plugin {
       try store.volume(request.volume)
     }
     try registrar.answer(VolumeRemove.self) { (request, call) async throws(EngineError) in
+      await assembly.takeBackOwed(of: request.volume, call)
       try await store.remove(request, call)
       return Done()
     }
     try registrar.answer(VolumeForget.self) { (request, call) async throws(EngineError) in
+      await assembly.takeBackOwed(of: request.volume, call)
       let remove = VolumeRemove(volume: request.volume, force: true)
       return .init(warnings: try await store.remove(remove, forgets: true, call))
     }

@@ -24,8 +24,17 @@ public final class DockerVolumePlugin: Plugin {
         "deadline_seconds", .integer(30), range: 1...3600, "Seconds in which such a plugin must answer."),
     ])
 
+  /// Through this adapter, somebody else's plugin of Docker's protocol passes too, in either way to send a body.
+  public static let examinations = [[], ["chunked"]].map { mode in
+    Examination(
+      mode.joined(), driver: "them", configuration: ["directories": "{directory}"],
+      program: ["{programs}/docker-volume", "{directory}/them.sock", "{directory}/volumes"] + mode,
+      programFile: "{directory}/them.sock")
+  }
+
   private struct State {
-    var clients: [String: PluginClient] = [:]
+    /// What was found under each name, or what is wrong with its file.
+    var clients: [String: Result<PluginClient, EngineError>] = [:]
     /// Plugins that have said that they are volume drivers.
     var activated: Set<String> = []
   }
@@ -51,21 +60,21 @@ public final class DockerVolumePlugin: Plugin {
   /// Makes what is new answer. A plugin whose address changed answers at its new one.
   private func discover(_ registrar: Registrar) {
     for (name, found) in PluginDiscovery.find(in: directories).sorted(by: { $0.key < $1.key }) {
-      switch found {
-      case .failure(let error): host.log.warning("the volume plugin \(name) cannot be used: \(error)")
-      case .success(let address):
-        let client = PluginClient(name: name, address: address, deadlineSeconds: deadlineSeconds)
-        let isNew = state.withLock { state in
-          let former = state.clients.updateValue(client, forKey: name)
-          if former?.address != address { state.activated.remove(name) }
-          return former == nil
-        }
-        guard isNew else { continue }
-        do throws(EngineError) {
-          try answer(name, registrar)
-        } catch {
-          host.log.warning("the volume plugin \(name) cannot be used: \(error)")
-        }
+      let found = found.map { PluginClient(name: name, address: $0, deadlineSeconds: deadlineSeconds) }
+      let former = state.withLock { state in
+        let former = state.clients.updateValue(found, forKey: name)
+        if (try? former?.get().address) != (try? found.get().address) { state.activated.remove(name) }
+        return former
+      }
+      // One whose file is wrong answers with what is wrong.
+      if case .failure(let error) = found, former.map({ "\($0)" }) != "\(found)" {
+        host.log.warning("the volume plugin \(name) cannot be used: \(error)")
+      }
+      guard former == nil else { continue }
+      do throws(EngineError) {
+        try answer(name, registrar)
+      } catch {
+        host.log.warning("the volume plugin \(name) cannot be used: \(error)")
       }
     }
   }
@@ -137,8 +146,14 @@ public final class DockerVolumePlugin: Plugin {
 
   /// A plugin is asked once what it implements.
   private func client(_ name: String) throws(EngineError) -> PluginClient {
-    let (client, isActivated) = state.withLock { ($0.clients[name], $0.activated.contains(name)) }
-    guard let client else { throw EngineError(.unavailable, "the volume plugin \(name) is gone") }
+    let (found, isActivated) = state.withLock { ($0.clients[name], $0.activated.contains(name)) }
+    let client: PluginClient
+    switch found {
+    case .success(let found): client = found
+    case .failure(let error):
+      throw EngineError(.unavailable, "the volume plugin \(name) cannot be used: \(error)")
+    case nil: throw EngineError(.unavailable, "the volume plugin \(name) is gone")
+    }
     if isActivated { return client }
     let activation = try client.call("Plugin.Activate", Nothing(), as: Activation.self)
     guard activation.Implements.contains("VolumeDriver") else {

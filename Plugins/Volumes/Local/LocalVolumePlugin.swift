@@ -13,6 +13,13 @@ public final class LocalVolumePlugin: Plugin {
       )
     ])
 
+  public static let examinations = [
+    Examination(),
+    Examination(
+      "mounted on first use", options: ["type": "none", "o": "bind", "device": "{directory}/device"],
+      files: ["{directory}/device/": ""]),
+  ]
+
   private let host: PluginHost
   private let storage: LocalStorage
 

@@ -80,6 +80,26 @@ enum PruneCommands {
     }
   }
 
+  /// Removes what a driver has made. One that is gone or does not answer keeps it, and nothing else from going.
+  ///
+  /// - Parameters:
+  ///   - thing: what it is, for people.
+  ///   - there: tells whether it is still there.
+  private static func remove<R: Request>(
+    _ thing: String, _ request: R, _ client: inout Client, there: (inout Client) throws(EngineError) -> Bool
+  ) throws(EngineError) -> Bool {
+    do throws(EngineError) {
+      _ = try client.request(request)
+      return true
+    } catch {
+      // Somebody else was faster, unless it is there after all.
+      if ![.conflict, .inUse].contains(error.code), try there(&client) {
+        Console.error("WARNING: the \(thing) is kept: \(error)")
+      }
+      return false
+    }
+  }
+
   /// What went, for the end of the report.
   private struct Gone {
     var names: [String] = []
@@ -142,7 +162,11 @@ enum PruneCommands {
         filter.takes(volume.created, volume.labels)
       else { continue }
       let size = DiskUsage.bytes(beneath: volume.mountpoint)
-      guard try ask(VolumeRemove(volume: volume.name, force: false), &client) != nil else { continue }
+      let request = VolumeRemove(volume: volume.name, force: false)
+      let isGone = try remove("volume \(volume.name)", request, &client) { (client) throws(EngineError) in
+        try client.request(VolumeList()).contains { $0.name == volume.name }
+      }
+      if !isGone { continue }
       gone.names.append(volume.name)
       gone.bytes += size
     }
@@ -171,7 +195,11 @@ enum PruneCommands {
       guard !["bridge", "host", "none"].contains(network.name), !wanted.contains(network.name),
         !wanted.contains(network.id.text), filter.takes(network.created, network.labels)
       else { continue }
-      guard try ask(NetworkRemove(network: network.id.text), &client) != nil else { continue }
+      let request = NetworkRemove(network: network.id.text)
+      let isGone = try remove("network \(network.name)", request, &client) { (client) throws(EngineError) in
+        try client.request(NetworkList()).contains { $0.id == network.id }
+      }
+      if !isGone { continue }
       gone.names.append(network.name)
     }
     return gone

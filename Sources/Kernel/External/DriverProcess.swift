@@ -41,6 +41,7 @@ final class DriverProcess: Sendable {
   private let file: String?
   let bus: Bus
   private let instance: Instance
+  private let builtIn: [PluginManifest]
   private let log: Logger
   let state = Mutex(State())
   private let wake: OwnedDescriptor
@@ -48,11 +49,15 @@ final class DriverProcess: Sendable {
   /// Resolved at the first successful handshake, or when the first start has failed.
   let settled = Once<Void>()
 
-  init(_ driver: ExternalDriver, file: String? = nil, bus: Bus, instance: Instance) throws(SystemCallError) {
+  /// - Parameter builtIn: the plugins whose drivers' names it may not take.
+  init(
+    _ driver: ExternalDriver, file: String? = nil, bus: Bus, instance: Instance, builtIn: [PluginManifest]
+  ) throws(SystemCallError) {
     self.driver = driver
     self.file = file
     self.bus = bus
     self.instance = instance
+    self.builtIn = builtIn
     log = Logger(label: driver.name)
     wake = OwnedDescriptor(
       adopting: try SystemCallError.check("eventfd") { eventfd(0, Int32(EFD_CLOEXEC) | Int32(EFD_NONBLOCK)) })
@@ -353,6 +358,13 @@ final class DriverProcess: Sendable {
     }
     guard !reply.driver.isEmpty, isName, reply.driver.utf8.count <= 128 else {
       throw EngineError(.invalidArgument, "\"\(reply.driver)\" is no name of a driver")
+    }
+    // That one is not started yet, and would fail for this one's sake.
+    if let plugin = builtIn.first(where: { $0.role == reply.role && $0.driver == reply.driver }) {
+      throw EngineError(
+        .conflict,
+        "the \(reply.role) driver \(reply.driver) is built in; give this one another name, or replace that one with "
+          + "enabled = false in [plugins.\(plugin.name)]")
     }
     let former = state.withLock { $0.description }
     if let former, former.role != reply.role || former.driver != reply.driver {

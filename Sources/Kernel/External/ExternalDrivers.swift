@@ -18,16 +18,16 @@ public final class ExternalDrivers: Sendable {
   private let bus: Bus
   private let instance: Instance
   private let configuration: EngineConfiguration
-  /// Names that are taken by built-in plugins.
-  private let reserved: Set<String>
+  /// The built-in plugins, whose names are taken, as are those of their drivers.
+  private let builtIn: [PluginManifest]
   private let state = Mutex(State())
   private let log = Logger(label: "drivers")
 
-  public init(bus: Bus, instance: Instance, configuration: EngineConfiguration, reserved: Set<String>) {
+  public init(bus: Bus, instance: Instance, configuration: EngineConfiguration, builtIn: [PluginManifest]) {
     self.bus = bus
     self.instance = instance
     self.configuration = configuration
-    self.reserved = reserved
+    self.builtIn = builtIn
   }
 
   /// Starts every driver and waits, for a while that the configuration bounds, until each says who it is.
@@ -76,12 +76,12 @@ public final class ExternalDrivers: Sendable {
   }
 
   private func start(_ driver: ExternalDriver, file: String? = nil) {
-    if reserved.contains(driver.name) {
+    if isReserved(driver.name) {
       return refuse(driver.name, driver.command, Self.reservation(driver.name))
     }
     let process: DriverProcess
     do {
-      process = try DriverProcess(driver, file: file, bus: bus, instance: instance)
+      process = try DriverProcess(driver, file: file, bus: bus, instance: instance, builtIn: builtIn)
     } catch {
       return refuse(driver.name, driver.command, "\(error)")
     }
@@ -92,6 +92,8 @@ public final class ExternalDrivers: Sendable {
     }
     if isNew, !process.start() { refuse(driver.name, driver.command, "the system has no thread left") }
   }
+
+  private func isReserved(_ name: String) -> Bool { builtIn.contains { $0.name == name } }
 
   private static func reservation(_ name: String) -> String {
     "there is a built-in plugin of the name \(name); give the driver another one"
@@ -141,7 +143,7 @@ public final class ExternalDrivers: Sendable {
         if let reason = complaint(about: status, path) ?? known.map({ Self.collision(name, $0) }) {
           // Under the file's own name, where another driver has the shorter one.
           refused[path] = Self.skipped(known == nil ? name : file, [path], reason)
-        } else if reserved.contains(name) {
+        } else if isReserved(name) {
           refused[path] = Self.skipped(name, [path], Self.reservation(name))
         } else {
           hasNew = true

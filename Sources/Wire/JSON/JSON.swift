@@ -41,7 +41,9 @@ public enum JSON {
     do {
       return try Value(from: JSONValueDecoder(value: value, codingPath: [], descriptors: descriptors))
     } catch let error as DecodingError {
-      throw EngineError(.protocolViolation, "the message does not fit \(Value.self): \(Self.text(of: error))")
+      // With the types around it, as in `VolumeDriverCreate.Reply`, but not its module.
+      let name = String(reflecting: Value.self).drop { $0 != "." }.dropFirst()
+      throw EngineError(.protocolViolation, "the message does not fit \(name): \(Self.text(of: error))")
     } catch {
       throw EngineError(wrapping: error)
     }
