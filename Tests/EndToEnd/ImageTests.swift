@@ -155,6 +155,14 @@ extension EndToEnd {
         fixture.succeed("rmi", name)
         fixture.expectClean()
       }
+      // Behind the answer: the image is there, and the next engine syncs it.
+      for daemon in fixture.processes(named: "engined") { kill(daemon, SIGKILL) }
+      Fixture.eventually { fixture.processes(named: "engined").isEmpty }
+      _ = fixture.engine(["pull", name], environment: ["ENGINE_FAULT": "images.sync.synced"])
+      #expect(Fixture.eventually { fixture.processes(named: "engined").isEmpty }, "it did not die")
+      #expect(fixture.engine("images", "-q").lines.count == 1)
+      fixture.expectClean()
+      #expect(fixture.engine("run", "--rm", name, "/bin/true").status == 0)
     }
   }
 }
