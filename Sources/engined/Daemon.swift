@@ -162,6 +162,7 @@ enum Daemon {
 
   private static func setUpProcess() {
     umask(0o022)
+    ProcessMemory.limitHeaps()
     signal(SIGPIPE, SIG_IGN)
     var signals = sigset_t()
     sigemptyset(&signals)
@@ -202,10 +203,17 @@ enum Daemon {
     for number in [SIGTERM, SIGINT, SIGHUP] { sigaddset(&signals, number) }
     var idleSeconds: UInt64 = 300
     if case .integer(let seconds) = running.configuration.engine("idle_seconds") { idleSeconds = UInt64(seconds) }
+    var isStarting = true
     while true {
-      var timeout = timespec(tv_sec: min(30, Int(idleSeconds)), tv_nsec: 0)
+      // After a start everything that was asked for meanwhile is done, and what only the start needed can go.
+      var timeout = timespec(tv_sec: isStarting ? 2 : min(30, Int(idleSeconds)), tv_nsec: 0)
       let number = sigtimedwait(&signals, nil, &timeout)
       if number == SIGTERM || number == SIGINT { return }
+      if number < 0 {
+        if isStarting { ProcessMemory.releaseStartCode() }
+        isStarting = false
+        if running.server.idleNanoseconds > 1_000_000_000 { ProcessMemory.trimHeap() }
+      }
       guard number < 0, running.server.idleNanoseconds > idleSeconds * 1_000_000_000 else { continue }
       let containers = Once<Int?>()
       Task(executorPreference: bus.executor) {
