@@ -35,7 +35,7 @@ extension Suite {
   private func commands(of peer: Peer, profile: String) -> [Candidate] {
     func candidate(_ name: String, beside others: [String] = [], _ arguments: [String]) -> Candidate {
       let compared = peer.isEngine ? ["docker \(name)", "podman \(name)"] + others : []
-      return Candidate("\(peer.name) \(name)", comparedWith: compared) { try peer.time(arguments) }
+      return Candidate("\(peer.name) \(name)", group: peer.name, comparedWith: compared) { try peer.time(arguments) }
     }
     func run(_ name: String, beside others: [String] = [], _ flags: [String]) -> Candidate {
       candidate(name, beside: others, ["run", "--rm"] + flags + ["bench", "true"])
@@ -55,16 +55,23 @@ extension Suite {
     // Two hundred processes of docker-proxy a run would take minutes, so these are the engine's alone.
     if peer.isEngine {
       candidates.append(
-        Candidate("engine run -p 1 port") { try peer.time(["run", "--rm", "-p", "20000:20000", "bench", "true"]) })
+        Candidate("engine run -p 1 port", group: peer.name) {
+          try peer.time(["run", "--rm", "-p", "20000:20000", "bench", "true"])
+        })
       candidates.append(
-        Candidate("engine run -p 200 ports", comparedWith: ["engine run -p 1 port"]) {
+        Candidate("engine run -p 200 ports", group: peer.name, comparedWith: ["engine run -p 1 port"]) {
           try peer.time(["run", "--rm", "-p", "20000-20199:20000-20199", "bench", "true"])
         })
     }
     return candidates
   }
 
-  /// Every candidate in turn, again and again, so that what disturbs the machine disturbs all of them.
+  /// So long nothing is asked of anybody before another engine's turn: most clean up after they have answered.
+  private static let rest: UInt32 = 250_000
+
+  /// Every candidate in turn, again and again, so that what disturbs the machine disturbs all of them. The commands of one
+  /// engine follow each other, after one that is not measured: else the first would be measured on what another engine
+  /// still does, and on what it left in the caches.
   private func measure(
     _ candidates: [Candidate], mode: String, pause: UInt32, until deadline: Double
   ) throws -> Results.Mode {
@@ -72,7 +79,13 @@ extension Suite {
     var runs = 0
     var broken: Set<String> = []
     for round in 0..<options.runs + 2 {
+      var group: String?
       for candidate in candidates where !broken.contains(candidate.name) {
+        if candidate.group != group {
+          group = candidate.group
+          usleep(Self.rest)
+          _ = try? candidate.measure()
+        }
         if pause > 0 { usleep(pause) }
         do {
           let time = try candidate.measure()

@@ -7,13 +7,18 @@ import Wire
 /// One thing to be timed, and the ones it is compared with.
 struct Candidate {
   var name: String
+  /// What runs before and after it in a round: the commands of one engine.
+  var group: String
   /// The names of the candidates whose medians this one's is a ratio of.
   var comparedWith: [String]
   /// Microseconds.
   var measure: () throws -> Double
 
-  init(_ name: String, comparedWith: [String] = [], measure: @escaping () throws -> Double) {
+  init(
+    _ name: String, group: String? = nil, comparedWith: [String] = [], measure: @escaping () throws -> Double
+  ) {
     self.name = name
+    self.group = group ?? name
     self.comparedWith = comparedWith
     self.measure = measure
   }
@@ -48,10 +53,10 @@ final class Suite {
     let engine = try peers.startEngine()
     let daemons = try [engine] + [peers.startDocker(), peers.startPodman()].compactMap { $0 }
     let floor = try peers.startRawFloor()
-    for peer in daemons {
-      try peer.run(["run", "--rm", "bench", "true"])
-      results.idleResident[peer.name] = peer.sizes.resident
-    }
+    for peer in daemons { try peer.run(["run", "--rm", "bench", "true"]) }
+    // Idle is who has had nothing to do for a while.
+    usleep(5_000_000)
+    for peer in daemons { results.idleResident[peer.name] = peer.sizes.resident }
     try section("images") { try images(daemons, until: $0) }
     try section("logs") { try logs(daemons, until: $0) }
     try section("network") { try network(daemons, until: $0) }
