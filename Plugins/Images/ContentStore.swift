@@ -87,8 +87,7 @@ final class ContentStore: Sendable {
   /// Writes back the file system that the blobs are on.
   func sync() throws(EngineError) {
     do {
-      let directory = try Files.open(blobs, O_RDONLY | O_DIRECTORY)
-      try SystemCallError.check("syncfs", blobs) { syncfs(directory.number) }
+      try Files.syncFileSystem(of: blobs)
     } catch {
       throw Storage.error("the blobs cannot be synced", error)
     }

@@ -30,15 +30,16 @@ final class ImageStore: Sendable {
 
   let content: ContentStore
   let state = Mutex(State())
-  /// `BootIdentity`, read when the images are.
-  private let boot = Mutex("")
+  private let boot: String
   private let background: BackgroundSync
   /// Changes are made one after the other, so that records and memory agree.
   private let changes = AsyncMutex()
   private let commits = AsyncSemaphore(1)
 
-  init(content: ContentStore, host: PluginHost) {
+  /// - Parameter boot: the present `BootIdentity`.
+  init(content: ContentStore, host: PluginHost, boot: String) {
     self.content = content
+    self.boot = boot
     background = BackgroundSync(host: host)
   }
 
@@ -49,13 +50,6 @@ final class ImageStore: Sendable {
     var records = try StoredRecords(
       images: await bus.request(RecordRead(kind: Self.imageKind)),
       references: await bus.request(RecordRead(kind: Self.referenceKind)))
-    let boot: String
-    do throws(SystemCallError) {
-      boot = try BootIdentity.read()
-    } catch {
-      throw EngineError(.internalFailure, "the images cannot be read: \(error)")
-    }
-    self.boot.withLock { $0 = boot }
     if let change = try records.dropUnsynced(before: boot, content, report) { _ = try await bus.request(change) }
     var state = State()
     for (id, value) in records.images {
@@ -173,7 +167,7 @@ final class ImageStore: Sendable {
     do throws(EngineError) {
       let outcome = try await change(bus, safety == .now ? .power : .process) { (draft) throws(EngineError) in
         for var image in new {
-          if safety == .soon { image.record.unsynced = boot.withLock { $0 } }
+          if safety == .soon { image.record.unsynced = boot }
           let documents =
             [(image.id, image.configuration)] + (image.record.manifest.map { [($0, image.manifest)] } ?? [])
             + image.indexes.map { ($0.digest, $0.bytes) }
@@ -276,7 +270,8 @@ final class ImageStore: Sendable {
     }
   }
 
-  private static func text(_ value: some Encodable) throws(EngineError) -> String {
+  /// A record's value.
+  static func text(_ value: some Encodable) throws(EngineError) -> String {
     String(decoding: try JSON.encode(value), as: UTF8.self)
   }
 

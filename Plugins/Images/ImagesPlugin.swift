@@ -36,7 +36,11 @@ public final class ImagesPlugin: Plugin {
     let state = try host.stateDirectory()
     let settings = ImageSettings(host.configuration)
     content = ContentStore(directory: state, lifetime: settings.ingestLifetime)
-    store = ImageStore(content: content, host: host)
+    do throws(SystemCallError) {
+      store = ImageStore(content: content, host: host, boot: try BootIdentity.read())
+    } catch {
+      throw EngineError(.internalFailure, "the images cannot be read: \(error)")
+    }
     collector = LayerCollector(store: store, host: host)
     let layers = LocalLayers(content: content, settings: settings)
     importer = ImageImporter(store: store, collector: collector, layers: layers)

@@ -48,7 +48,7 @@ struct StoredRecords {
       if let former = record.former, images[former.image] != nil {
         let restored = ReferenceRecord(image: former.image, manifest: former.manifest, digest: former.digest)
         references[name] = restored
-        let text = String(decoding: try JSON.encode(restored), as: UTF8.self)
+        let text = try ImageStore.text(restored)
         change.put.append(Record(kind: ImageStore.referenceKind, key: name, value: text))
         report("\(familiar) was pulled right before the machine went down, and is what it was before: pull it again")
       } else {

@@ -8,13 +8,9 @@ import Synchronization
 /// `maximumThreads`; a handler may therefore block, and costs a thread rather than the bus. Surplus threads leave
 /// after `idleSeconds`.
 public final class ElasticExecutor: TaskExecutor {
-  /// A thread that takes jobs, and the place where it sleeps.
-  private final class Worker: Sendable {
-    let place = Parking()
-  }
-
   private struct Sleeper {
-    var worker: Worker
+    /// The thread's own.
+    var place: Parking
     /// Where it ran when it fell asleep, and where the system likes to wake it.
     var processor: Int32
   }
@@ -38,11 +34,11 @@ public final class ElasticExecutor: TaskExecutor {
     }
 
     /// Takes a sleeper for a job: one whose processor is not the given one, else the last to fall asleep.
-    mutating func wakeSleeper(awayFrom processor: Int32) -> Worker? {
+    mutating func wakeSleeper(awayFrom processor: Int32) -> Parking? {
       if sleepers.isEmpty { return nil }
       let index = sleepers.lastIndex { $0.processor != processor } ?? sleepers.count - 1
       waking += 1
-      return sleepers.remove(at: index).worker
+      return sleepers.remove(at: index).place
     }
   }
 
@@ -72,14 +68,14 @@ public final class ElasticExecutor: TaskExecutor {
   public func enqueue(_ job: UnownedJob) {
     enum Need {
       case nothing, thread, watcher, wakeWatcher
-      case wake(Worker)
+      case wake(Parking)
     }
     // Who adds a job in the middle of another goes on with that one, so the new one is to run elsewhere at once: a thread
     // that the system would wake behind this one waits until this one is done, while another processor has nothing to do.
     let processor = sched_getcpu()
     let need = state.withLock { state -> Need in
       state.jobs.append(job)
-      if let worker = state.wakeSleeper(awayFrom: processor) { return .wake(worker) }
+      if let place = state.wakeSleeper(awayFrom: processor) { return .wake(place) }
       if state.threads < coreThreads {
         state.threads += 1
         return .thread
@@ -93,7 +89,7 @@ public final class ElasticExecutor: TaskExecutor {
     }
     switch need {
     case .nothing: break
-    case .wake(let worker): worker.place.wake()
+    case .wake(let place): place.wake()
     case .wakeWatcher: watch.signal()
     case .thread: if !Self.start({ self.work() }) { doWithout() }
     case .watcher: if !Self.start({ self.watchForStalls() }) { state.withLock { $0.watcherRuns = false } }
@@ -123,27 +119,27 @@ public final class ElasticExecutor: TaskExecutor {
 
   private func work() {
     let executor = asUnownedTaskExecutor()
-    let worker = Worker()
-    while let job = next(worker) { job.runSynchronously(on: executor) }
+    let place = Parking()
+    while let job = next(sleepingAt: place) { job.runSynchronously(on: executor) }
   }
 
   /// The next job, or nil when this thread has been idle long enough to leave.
-  private func next(_ worker: Worker) -> UnownedJob? {
+  private func next(sleepingAt place: Parking) -> UnownedJob? {
     var wasWoken = false
     while true {
       let processor = sched_getcpu()
       let job = state.withLock { state -> UnownedJob? in
         if wasWoken { state.waking -= 1 }
         if let job = state.take() { return job }
-        state.sleepers.append(Sleeper(worker: worker, processor: processor))
+        state.sleepers.append(Sleeper(place: place, processor: processor))
         return nil
       }
       if let job { return job }
-      wasWoken = worker.place.sleep(seconds: idleSeconds)
+      wasWoken = place.sleep(seconds: idleSeconds)
       if wasWoken { continue }
       enum Next { case stays, leaves, wasChosen }
       let next = state.withLock { state -> Next in
-        guard let index = state.sleepers.firstIndex(where: { $0.worker === worker }) else { return .wasChosen }
+        guard let index = state.sleepers.firstIndex(where: { $0.place === place }) else { return .wasChosen }
         state.sleepers.remove(at: index)
         guard state.jobs.isEmpty, state.threads > coreThreads else { return .stays }
         state.threads -= 1
@@ -153,7 +149,7 @@ public final class ElasticExecutor: TaskExecutor {
       case .leaves: return nil
       case .stays: break
       // In the moment in which the time was over: the call that wakes it is on its way.
-      case .wasChosen: wasWoken = worker.place.sleep(seconds: nil)
+      case .wasChosen: wasWoken = place.sleep(seconds: nil)
       }
     }
   }

@@ -19,32 +19,29 @@ public final class Replenisher: Sendable {
   public static let urgent = Duration.milliseconds(5)
 
   private let timekeeper: Timekeeper
-  private let fill: @Sendable () -> Void
   private let state = Mutex(State())
 
-  /// - Parameter fill: called on the timekeeper's thread: it must not block.
-  public init(_ timekeeper: Timekeeper, fill: @escaping @Sendable () -> Void) {
-    self.timekeeper = timekeeper
-    self.fill = fill
-  }
+  public init(_ timekeeper: Timekeeper) { self.timekeeper = timekeeper }
 
   /// One was taken.
   ///
-  /// - Parameter isLast: nothing is left.
-  public func taken(isLast: Bool) {
+  /// - Parameters:
+  ///   - isLast: nothing is left.
+  ///   - fill: called on the timekeeper's thread: it must not block.
+  public func taken(isLast: Bool, fill: @escaping @Sendable () -> Void) {
     let schedules = state.withLock { state -> Bool in
       state.last = MonotonicClock.now
       defer { if isLast { state.isUrgent = true } else { state.waitsForQuiet = true } }
       return isLast ? !state.isUrgent : !state.waitsForQuiet
     }
-    if schedules { schedule(after: isLast ? Self.urgent : Self.quiet, isUrgent: isLast) }
+    if schedules { schedule(after: isLast ? Self.urgent : Self.quiet, isUrgent: isLast, fill) }
   }
 
-  private func schedule(after delay: Duration, isUrgent: Bool) {
-    _ = timekeeper.schedule(after: delay) { [self] in due(isUrgent: isUrgent) }
+  private func schedule(after delay: Duration, isUrgent: Bool, _ fill: @escaping @Sendable () -> Void) {
+    _ = timekeeper.schedule(after: delay) { [self] in due(isUrgent: isUrgent, fill) }
   }
 
-  private func due(isUrgent: Bool) {
+  private func due(isUrgent: Bool, _ fill: @escaping @Sendable () -> Void) {
     let rest = state.withLock { state -> Int64 in
       if isUrgent {
         state.isUrgent = false
@@ -54,6 +51,6 @@ public final class Replenisher: Sendable {
       if rest <= 0 { state.waitsForQuiet = false }
       return rest
     }
-    if rest > 0 { schedule(after: .nanoseconds(rest), isUrgent: false) } else { fill() }
+    if rest > 0 { schedule(after: .nanoseconds(rest), isUrgent: false, fill) } else { fill() }
   }
 }

@@ -98,6 +98,12 @@ public enum Files {
     try SystemCallError.check("fsync", path) { fsync(directory.number) }
   }
 
+  /// Writes back everything of the file system that a directory is on (syncfs(2)).
+  public static func syncFileSystem(of directory: String) throws(SystemCallError) {
+    let descriptor = try open(directory, O_RDONLY | O_DIRECTORY)
+    try SystemCallError.check("syncfs", directory) { syncfs(descriptor.number) }
+  }
+
   /// mkdir(2); an existing directory is not an error.
   public static func makeDirectory(_ path: String, mode: UInt32 = 0o700) throws(SystemCallError) {
     do {

@@ -179,15 +179,13 @@ struct RootFileSystem: ~Copyable {
       guard fstat(target.number, &status) == 0 else { continue }
       let isDirectory = status.st_mode & S_IFMT == S_IFDIR
       if isDirectory && empty == nil {
-        let made = try stage("masking \(path)") { () throws(SystemCallError) in
-          try Mounts.make(
-            "tmpfs", [.value("source", "tmpfs"), .value("nr_inodes", "2")], attributes: UInt32(MOUNT_ATTR_RDONLY))
-        }
         // The first is attached itself: closing a mount that is attached nowhere waits for the whole system.
-        try stage("masking \(path)") { () throws(SystemCallError) in
+        empty = try stage("masking \(path)") { () throws(SystemCallError) in
+          let made = try Mounts.make(
+            "tmpfs", [.value("source", "tmpfs"), .value("nr_inodes", "2")], attributes: UInt32(MOUNT_ATTR_RDONLY))
           try Mounts.attach(made.number, at: target.number, "")
+          return made
         }
-        empty = consume made
         continue
       }
       let source = isDirectory ? empty?.number ?? -1 : null.number

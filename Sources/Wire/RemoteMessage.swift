@@ -73,16 +73,8 @@ public struct Body: Sendable {
   }
 
   public func decode<Element: DirectlyDecodable>(_ type: [Element].Type) throws(EngineError) -> [Element] {
-    guard case .array(let values) = value else { return try JSON.decode(type, from: value, descriptors: descriptors) }
-    var elements: [Element] = []
-    elements.reserveCapacity(values.count)
-    for value in values {
-      guard let element = Element(json: value) else {
-        return try JSON.decode(type, from: self.value, descriptors: descriptors)
-      }
-      elements.append(element)
-    }
-    return elements
+    if let elements = value.list(Element.init(json:)) { return elements }
+    return try JSON.decode(type, from: value, descriptors: descriptors)
   }
 }
 

@@ -56,16 +56,16 @@ import Testing
   @Test func replenishesWhenItIsQuietOrWhenNothingIsLeft() async throws {
     let timekeeper = Bus().timekeeper
     let fills = Counter()
-    let replenisher = Replenisher(timekeeper) { fills.add() }
+    let replenisher = Replenisher(timekeeper)
     func filled(_ count: Int) async throws {
       for _ in 0..<2000 where fills.value.withLock({ $0 }) < count { try await Task.sleep(for: .milliseconds(2)) }
       #expect(fills.value.withLock { $0 } >= count)
     }
-    for _ in 0..<10 { replenisher.taken(isLast: false) }
+    for _ in 0..<10 { replenisher.taken(isLast: false) { fills.add() } }
     try await filled(1)
-    for _ in 0..<10 { replenisher.taken(isLast: true) }
+    for _ in 0..<10 { replenisher.taken(isLast: true) { fills.add() } }
     try await filled(2)
-    replenisher.taken(isLast: false)
+    replenisher.taken(isLast: false) { fills.add() }
     try await filled(3)
     // Not once for each that was taken.
     #expect(fills.value.withLock { $0 } < 21)

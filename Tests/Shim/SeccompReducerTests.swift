@@ -160,10 +160,7 @@ import Testing
         }
       }
       program.append(.answer(7))
-      let bytes = program.flatMap { instruction -> [UInt8] in
-        withUnsafeBytes(of: instruction.code) { Array($0) } + [instruction.whenTrue, instruction.whenFalse]
-          + withUnsafeBytes(of: instruction.operand) { Array($0) }
-      }
+      let bytes = SeccompReducer.bytes(program)
       let after = SeccompReducer.instructions(SeccompReducer.reduce(bytes))
       for number in Self.numbers {
         for value in [0, 38, 0x126] as [UInt64] {

@@ -18,22 +18,18 @@ package final class NamespacePool: Sendable {
   private let capacity: Int
   private let hostNamespace: Descriptor
   private let state = Mutex(State())
-  private let replenisher = Mutex<Replenisher?>(nil)
+  private let replenisher: Replenisher
 
   /// - Parameter capacity: how many are kept ready; 0 makes each one when it is asked for.
   package init(bus: Bus, capacity: Int) throws(EngineError) {
     self.bus = bus
     self.capacity = capacity
+    replenisher = Replenisher(bus.timekeeper)
     do {
       hostNamespace = Descriptor(adopting: try Files.open("/proc/thread-self/ns/net", O_RDONLY).release())
     } catch {
       throw EngineError(.internalFailure, "the host's network namespace cannot be opened: \(error)")
     }
-    if capacity == 0 { return }
-    let replenisher = Replenisher(bus.timekeeper) { [weak self, bus] in
-      Task(executorPreference: bus.executor) { self?.refill() }
-    }
-    self.replenisher.withLock { $0 = replenisher }
   }
 
   package var readyCount: Int { state.withLock { $0.ready.count } }
@@ -43,7 +39,9 @@ package final class NamespacePool: Sendable {
   /// - Throws: `resourceExhausted` when the kernel has no room for another one, else `internalFailure`.
   package func take() throws(EngineError) -> Descriptor {
     let (ready, isLast) = state.withLock { state in (state.ready.popLast(), state.ready.isEmpty) }
-    replenisher.withLock { $0 }?.taken(isLast: isLast)
+    if capacity > 0 {
+      replenisher.taken(isLast: isLast) { [self] in Task(executorPreference: bus.executor) { self.refill() } }
+    }
     if let ready { return ready }
     do {
       return try make()

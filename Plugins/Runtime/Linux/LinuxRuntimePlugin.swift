@@ -33,9 +33,7 @@ public final class LinuxRuntimePlugin: Plugin {
     spawner = ShimSpawner(path: host.instance.shimPath, instance: host.instance.hash)
     standby = StandbyShims(
       base: directoryBase, spawner: spawner, count: Int(host.setting("standby-shims")) ?? 0)
-    replenisher = Replenisher(host.bus.timekeeper) { [standby, bus = host.bus] in
-      Task(executorPreference: bus.executor) { standby.fill() }
-    }
+    replenisher = Replenisher(host.bus.timekeeper)
     plans = PlanBuilder(instance: host.instance, filters: filters)
     let table = Relay()
     watcher = try ShimWatcher { link, tiding in table.target.withLock { $0 }?.hear(link, tiding) }
@@ -181,7 +179,9 @@ public final class LinuxRuntimePlugin: Plugin {
       link.runs(pid: pid, pidfd: answer.descriptors.first)
       shims.withLock { $0.started(link) }
       watcher.watch(link)
-      replenisher.taken(isLast: standby.isEmpty)
+      replenisher.taken(isLast: standby.isEmpty) { [standby, bus = host.bus] in
+        Task(executorPreference: bus.executor) { standby.fill() }
+      }
       let steps = link.measured(measured ?? [])
       record(steps, link, process: pid, call)
       return RuntimeStart.Reply(

@@ -72,7 +72,7 @@ struct SeccompReducer {
     }
   }
 
-  private static func bytes(_ program: [Instruction]) -> [UInt8] {
+  static func bytes(_ program: [Instruction]) -> [UInt8] {
     program.flatMap { instruction -> [UInt8] in
       withUnsafeBytes(of: instruction.code) { Array($0) } + [instruction.whenTrue, instruction.whenFalse]
         + withUnsafeBytes(of: instruction.operand) { Array($0) }

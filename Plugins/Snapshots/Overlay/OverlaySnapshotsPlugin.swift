@@ -103,8 +103,7 @@ public final class OverlaySnapshotsPlugin: Plugin {
 
   private func sync() throws(EngineError) -> Done {
     do {
-      let directory = try Files.open(layers.path, O_RDONLY | O_DIRECTORY)
-      try SystemCallError.check("syncfs", layers.path) { syncfs(directory.number) }
+      try Files.syncFileSystem(of: layers.path)
     } catch {
       throw LayerStore.storageError("the layers cannot be synced", error)
     }

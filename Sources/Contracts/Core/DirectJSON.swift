@@ -54,7 +54,8 @@ extension JSONValue {
   public var strings: [String]? { list { $0.string } }
 
   /// An array whose elements can all be read.
-  func list<Element>(_ read: (JSONValue) -> Element?) -> [Element]? {
+  @inlinable
+  public func list<Element>(_ read: (JSONValue) -> Element?) -> [Element]? {
     guard case .array(let values) = self else { return nil }
     var elements: [Element] = []
     elements.reserveCapacity(values.count)
