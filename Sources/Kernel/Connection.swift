@@ -22,8 +22,12 @@ final class Connection: Sendable {
     var reader = FrameReader()
     var isGreeted = false
     var isClosed = false
-    /// No more bytes are read; the connection ends when its output is written.
-    var isEnding = false
+    /// The poller knows the socket.
+    var isWatched = false
+    /// A thread of the poller is here; the socket is armed again when it leaves.
+    var isHandled = false
+    /// Something came up meanwhile.
+    var isHandledAgain = false
     var pending: [UInt64: Pending] = [:]
     /// Requests whose task has been made but that are not yet in `pending`.
     var starting: Set<UInt64> = []
@@ -55,19 +59,43 @@ final class Connection: Sendable {
     state = Mutex(State(socket: socket))
   }
 
-  // MARK: The poller's thread
+  // MARK: The poller's threads
+
+  /// Takes what the socket has and gives what it takes, then has it watched again. One thread at a time.
+  ///
+  /// - Returns: false when the connection is at its end.
+  func handle() -> Bool {
+    let isFirst = state.withLock { state -> Bool in
+      defer { state.isHandled = true }
+      state.isHandledAgain = state.isHandled
+      return !state.isHandled
+    }
+    guard isFirst else { return true }
+    while true {
+      guard flush(), read() else { return false }
+      do {
+        let isDone = try state.withLock { (state) throws(SystemCallError) -> Bool in
+          if state.isHandledAgain {
+            state.isHandledAgain = false
+            return false
+          }
+          state.isHandled = false
+          try arm(&state)
+          return true
+        }
+        if isDone { return true }
+      } catch {
+        return false
+      }
+    }
+  }
 
   /// - Returns: false when the connection is at its end.
-  func handle(events: UInt32) -> Bool {
-    if events & EPOLLOUT.rawValue != 0, !flush() { return false }
-    guard events & (EPOLLIN.rawValue | EPOLLRDHUP.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 else {
-      return true
-    }
+  private func read() -> Bool {
     do throws(EngineError) {
       while true {
         let (received, frames) = try state.withLock {
           state throws(EngineError) -> (FrameReader.Received, [FrameReader.Frame]) in
-          guard !state.isEnding else { return (.wouldBlock, []) }
           let received = try state.reader.receive(from: state.socket.number, flags: Int32(MSG_DONTWAIT))
           var frames: [FrameReader.Frame] = []
           while let frame = try state.reader.next() { frames.append(frame) }
@@ -234,51 +262,45 @@ final class Connection: Sendable {
 
   /// - Returns: false when the connection is closed.
   private func enqueue(_ frame: OutgoingFrame) -> Bool {
-    enum Outcome { case sent, waits, broken }
-    let outcome = state.withLock { state -> Outcome in
-      guard !state.isClosed else { return .broken }
+    let isOpen = state.withLock { state -> Bool in
+      guard !state.isClosed else { return false }
       state.output.append(frame)
       state.outputBytes += frame.bytes.count
-      guard state.outputBytes <= Self.limit else { return .broken }
+      guard state.outputBytes <= Self.limit else { return false }
       do {
-        return try Self.write(&state) ? .sent : .waits
+        if try !Self.write(&state) { try arm(&state) }
+        return true
       } catch {
-        return .broken
+        return false
       }
     }
-    switch outcome {
-    case .sent: return true
-    case .waits: return watch(output: true)
-    case .broken:
-      shutdown(descriptor, Int32(SHUT_RDWR))
-      return false
-    }
+    if !isOpen { shutdown(descriptor, Int32(SHUT_RDWR)) }
+    return isOpen
   }
 
   /// Writes what the socket takes; wakes the handlers that wait for room.
   private func flush() -> Bool {
     do {
-      let (isEmpty, waiting) = try state.withLock { state throws(EngineError) -> (Bool, [Once<Void>]) in
-        let isEmpty = try Self.write(&state)
-        guard state.outputBytes <= Self.highWater else { return (isEmpty, []) }
+      let waiting = try state.withLock { state throws(EngineError) -> [Once<Void>] in
+        _ = try Self.write(&state)
+        guard state.outputBytes <= Self.highWater else { return [] }
         defer { state.waitingForRoom = [] }
-        return (isEmpty, state.waitingForRoom)
+        return state.waitingForRoom
       }
       for room in waiting { room.resolve(()) }
-      return isEmpty ? watch(output: false) : true
+      return true
     } catch {
       return false
     }
   }
 
-  private func watch(output: Bool) -> Bool {
-    let events = EPOLLIN.rawValue | EPOLLRDHUP.rawValue | (output ? EPOLLOUT.rawValue : 0)
-    do {
-      try server.watch(descriptor, token, events)
-      return true
-    } catch {
-      return false
-    }
+  /// Has the poller watch for what this side waits for; a thread that is here does so when it leaves.
+  private func arm(_ state: inout State) throws(SystemCallError) {
+    if state.isHandled { return }
+    let events = EPOLLIN.rawValue | EPOLLRDHUP.rawValue | (state.output.isEmpty ? 0 : EPOLLOUT.rawValue)
+    let isNew = !state.isWatched
+    state.isWatched = true
+    try server.arm(self, events, isNew: isNew)
   }
 
   /// - Returns: true when everything was written.

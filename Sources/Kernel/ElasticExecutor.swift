@@ -66,6 +66,7 @@ public final class ElasticExecutor: TaskExecutor {
   }
 
   public func enqueue(_ job: UnownedJob) {
+    if FirstJob.ofThisThread?.take(job, self) == true { return }
     enum Need {
       case nothing, thread, watcher, wakeWatcher
       case wake(Parking)
@@ -178,6 +179,44 @@ public final class ElasticExecutor: TaskExecutor {
       }
       if starts, !Thread.start({ self.work() }) { state.withLock { $0.threads -= 1 } }
     }
+  }
+}
+
+/// One thread's place for the first job that comes up while it handles an event: that is done on the spot, on the
+/// thread that is awake, instead of by another one that has to be woken for it.
+final class FirstJob {
+  private static let key: pthread_key_t = {
+    var key = pthread_key_t()
+    // Without a key (PTHREAD_KEYS_MAX are taken) every job goes to the executor's own threads.
+    return pthread_key_create(&key, nil) == 0 ? key : pthread_key_t.max
+  }()
+
+  /// The place of the thread that asks, while it handles an event.
+  static var ofThisThread: FirstJob? {
+    guard let place = pthread_getspecific(key) else { return nil }
+    return Unmanaged<FirstJob>.fromOpaque(place).takeUnretainedValue()
+  }
+
+  private let executor: ElasticExecutor
+  private var job: UnownedJob?
+
+  init(of executor: ElasticExecutor) { self.executor = executor }
+
+  /// - Returns: false when the place is taken, or is another executor's.
+  func take(_ job: UnownedJob, _ executor: ElasticExecutor) -> Bool {
+    guard self.job == nil, executor === self.executor else { return false }
+    self.job = job
+    return true
+  }
+
+  /// Calls `body`, then runs the first job that came up in it; the others went to the executor.
+  func run(_ body: () -> Void) {
+    pthread_setspecific(Self.key, Unmanaged.passUnretained(self).toOpaque())
+    body()
+    pthread_setspecific(Self.key, nil)
+    guard let job else { return }
+    self.job = nil
+    job.runSynchronously(on: executor.asUnownedTaskExecutor())
   }
 }
 

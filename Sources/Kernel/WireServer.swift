@@ -6,8 +6,8 @@ import Logging
 import Synchronization
 import Wire
 
-/// Answers the bus's messages for other processes: one thread waits for all connections (epoll(7)) and cuts their bytes
-/// into messages; each request runs as a task of its own on the elastic executor.
+/// Answers the bus's messages for other processes: a poller waits for all connections and cuts their bytes into
+/// messages; each request runs as a task of its own on the elastic executor, and begins on the thread that received it.
 public final class WireServer: Sendable {
   private struct State {
     var connections: [UInt64: Connection] = [:]
@@ -18,16 +18,13 @@ public final class WireServer: Sendable {
   }
 
   private static let listenerToken: UInt64 = 0
-  private static let wakeToken: UInt64 = 1
 
   private let bus: Bus
   private let agent: String
   private let listener: OwnedDescriptor
-  private let poller: OwnedDescriptor
-  private let wake: OwnedDescriptor
+  private let poller: Poller
   private let state = Mutex(State())
   private let log = Logger(label: "wire")
-  private let stopped = Once<Void>()
 
   /// - Parameters:
   ///   - listener: a listening Unix socket.
@@ -36,25 +33,21 @@ public final class WireServer: Sendable {
     self.bus = bus
     self.agent = agent
     self.listener = listener
-    poller = OwnedDescriptor(
-      adopting: try SystemCallError.check("epoll_create1") { epoll_create1(Int32(EPOLL_CLOEXEC)) })
-    wake = OwnedDescriptor(
-      adopting: try SystemCallError.check("eventfd") { eventfd(0, Int32(EFD_CLOEXEC) | Int32(EFD_NONBLOCK)) })
+    poller = try Poller(executor: bus.executor)
     try SystemCallError.check("fcntl") { linux_fcntl(self.listener.number, F_SETFL, Int(O_NONBLOCK)) }
-    try watch(self.listener.number, Self.listenerToken, EPOLLIN.rawValue, add: true)
-    try watch(wake.number, Self.wakeToken, EPOLLIN.rawValue, add: true)
+    try poller.arm(self.listener.number, Self.listenerToken, EPOLLIN.rawValue, isNew: true)
   }
 
   /// Starts to answer.
   ///
   /// - Returns: false when the system has no thread left.
-  public func start() -> Bool { Thread.start { self.run() } }
+  public func start() -> Bool { poller.start { [self] token, _ in hear(token) } }
 
-  /// Closes every connection and returns when the thread has ended.
+  /// Closes every connection; nobody is accepted any more when this returns.
   public func stop() async {
     state.withLock { $0.isStopping = true }
-    poke()
-    await stopped.value
+    await poller.stop()
+    for connection in state.withLock({ Array($0.connections.values) }) { drop(connection) }
   }
 
   /// How many clients are connected.
@@ -65,37 +58,22 @@ public final class WireServer: Sendable {
     state.withLock { $0.connections.isEmpty ? Timekeeper.clock() - $0.lastActivity : 0 }
   }
 
-  private func poke() {
-    var one: UInt64 = 1
-    _ = write(wake.number, &one, 8)
+  /// Waits for the next that a connection has to say, or can take.
+  func arm(_ connection: Connection, _ events: UInt32, isNew: Bool) throws(SystemCallError) {
+    try poller.arm(connection.descriptor, connection.token, events, isNew: isNew)
   }
 
-  func watch(_ descriptor: Int32, _ token: UInt64, _ events: UInt32, add: Bool = false) throws(SystemCallError) {
-    var event = epoll_event(events: events, data: epoll_data_t(u64: token))
-    try SystemCallError.check("epoll_ctl") {
-      epoll_ctl(poller.number, add ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, descriptor, &event)
+  private func hear(_ token: UInt64) {
+    guard token == Self.listenerToken else {
+      if let connection = state.withLock({ $0.connections[token] }), !connection.handle() { drop(connection) }
+      return
     }
-  }
-
-  private func run() {
-    var events = [epoll_event](repeating: epoll_event(), count: 64)
-    while !state.withLock({ $0.isStopping }) {
-      let count = epoll_wait(poller.number, &events, Int32(events.count), -1)
-      for event in events[..<max(0, Int(count))] {
-        switch event.data.u64 {
-        case Self.listenerToken:
-          accept()
-        case Self.wakeToken:
-          var value: UInt64 = 0
-          _ = read(wake.number, &value, 8)
-        default:
-          guard let connection = state.withLock({ $0.connections[event.data.u64] }) else { continue }
-          if !connection.handle(events: event.events) { drop(connection) }
-        }
-      }
+    accept()
+    do {
+      try poller.arm(listener.number, Self.listenerToken, EPOLLIN.rawValue, isNew: false)
+    } catch {
+      log.critical("no more clients are heard: \(error)")
     }
-    for connection in state.withLock({ Array($0.connections.values) }) { drop(connection) }
-    stopped.resolve(())
   }
 
   private func accept() {
@@ -122,22 +100,18 @@ public final class WireServer: Sendable {
         return state.nextToken
       }
       let connection = Connection(token: token, socket: socket, bus: bus, server: self, peer: peer, agent: agent)
-      state.withLock { $0.connections[token] = connection }
-      do {
-        try watch(number, connection.token, EPOLLIN.rawValue | EPOLLRDHUP.rawValue, add: true)
-      } catch {
-        log.error("a client cannot be watched: \(error)")
-        drop(connection)
-        continue
+      let isStopping = state.withLock { state -> Bool in
+        if !state.isStopping { state.connections[token] = connection }
+        return state.isStopping
       }
+      if isStopping { return }
       // Most clients have sent their first request by now, which saves one round through the poller.
-      if !connection.handle(events: EPOLLIN.rawValue) { drop(connection) }
+      if !connection.handle() { drop(connection) }
     }
   }
 
   private func drop(_ connection: Connection) {
-    var event = epoll_event()
-    epoll_ctl(poller.number, EPOLL_CTL_DEL, connection.descriptor, &event)
+    poller.forget(connection.descriptor)
     connection.close()
     state.withLock { state in
       state.connections[connection.token] = nil

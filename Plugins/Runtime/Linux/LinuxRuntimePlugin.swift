@@ -36,7 +36,7 @@ public final class LinuxRuntimePlugin: Plugin {
     replenisher = Replenisher(host.bus.timekeeper)
     plans = PlanBuilder(instance: host.instance, filters: filters)
     let table = Relay()
-    watcher = try ShimWatcher { link, tiding in table.target.withLock { $0 }?.hear(link, tiding) }
+    watcher = try ShimWatcher(executor: host.bus.executor) { link, tiding in table.target.withLock { $0 }?.hear(link, tiding) }
     table.target.withLock { $0 = self }
   }
 

@@ -6,7 +6,7 @@ import LinuxSystem
 import ShimProtocol
 import Synchronization
 
-/// One thread that hears every shim.
+/// Hears every shim.
 final class ShimWatcher: Sendable {
   /// What a shim says by itself.
   enum Tiding: Sendable {
@@ -15,17 +15,21 @@ final class ShimWatcher: Sendable {
     case ended
   }
 
-  private let epoll: Descriptor
+  private let poller: Poller
   private let links = Mutex<[Int32: ShimLink]>([:])
   private let hear: @Sendable (ShimLink, Tiding) -> Void
 
-  /// - Parameter hear: Called on the watcher's thread: it must not block.
-  init(_ hear: @escaping @Sendable (ShimLink, Tiding) -> Void) throws(EngineError) {
-    let number = epoll_create1(Int32(EPOLL_CLOEXEC))
-    guard number >= 0 else { throw EngineError(.resourceExhausted, "epoll_create1: \(SystemCallError.text(errno))") }
-    epoll = Descriptor(adopting: number)
+  /// - Parameter hear: Called on a thread of the watcher: it must not block.
+  init(
+    executor: ElasticExecutor, _ hear: @escaping @Sendable (ShimLink, Tiding) -> Void
+  ) throws(EngineError) {
+    do {
+      poller = try Poller(executor: executor)
+    } catch {
+      throw EngineError(.resourceExhausted, "\(error)")
+    }
     self.hear = hear
-    guard Kernel.Thread.start({ [self] in run() }) else {
+    guard poller.start({ [self] token, _ in dispatch(Int32(truncatingIfNeeded: token)) }) else {
       throw EngineError(.resourceExhausted, "no thread is left for watching containers")
     }
   }
@@ -36,8 +40,8 @@ final class ShimWatcher: Sendable {
       links[link.socket.number] = link
       if let shim = link.shim { links[shim.number] = link }
     }
-    if let shim = link.shim { _ = add(shim.number) }
-    if add(link.socket.number) { return }
+    if let shim = link.shim { _ = arm(shim.number, isNew: true) }
+    if arm(link.socket.number, isNew: true) { return }
     // Without room for one more watch (epoll_ctl(2)) nobody would ever hear how the container ends: so it ends now.
     if let shim = link.shim { _ = pidfd_send_signal(shim.number, SIGKILL, nil, 0) }
     forget(link.socket.number)
@@ -45,51 +49,47 @@ final class ShimWatcher: Sendable {
     hear(link, .ended)
   }
 
-  private func add(_ number: Int32) -> Bool {
-    var event = epoll_event(events: UInt32(EPOLLIN.rawValue), data: epoll_data(fd: number))
-    return epoll_ctl(epoll.number, EPOLL_CTL_ADD, number, &event) == 0
-  }
-
-  private func forget(_ number: Int32) {
-    _ = epoll_ctl(epoll.number, EPOLL_CTL_DEL, number, nil)
-    _ = links.withLock { $0.removeValue(forKey: number) }
-  }
-
-  private func run() {
-    var events = [epoll_event](repeating: epoll_event(), count: 32)
-    while true {
-      let count = epoll_wait(epoll.number, &events, Int32(events.count), -1)
-      if count < 0 { continue }
-      for event in events[..<Int(count)] {
-        let number = event.data.fd
-        guard let link = links.withLock({ $0[number] }) else { continue }
-        if number == link.socket.number {
-          read(link)
-        } else {
-          // The shim has ended; what it still said is in the socket and comes by itself.
-          _ = waitpid(link.shimPID, nil, WNOHANG)
-          forget(number)
-        }
-      }
+  private func arm(_ number: Int32, isNew: Bool) -> Bool {
+    do {
+      try poller.arm(number, UInt64(number), EPOLLIN.rawValue, isNew: isNew)
+      return true
+    } catch {
+      return false
     }
   }
 
-  private func read(_ link: ShimLink) {
+  private func forget(_ number: Int32) {
+    poller.forget(number)
+    _ = links.withLock { $0.removeValue(forKey: number) }
+  }
+
+  private func dispatch(_ number: Int32) {
+    guard let link = links.withLock({ $0[number] }) else { return }
+    if number != link.socket.number {
+      // The shim has ended; what it still said is in the socket and comes by itself.
+      _ = waitpid(link.shimPID, nil, WNOHANG)
+      forget(number)
+    } else if read(link) {
+      _ = arm(number, isNew: false)
+    } else {
+      forget(number)
+      link.disconnected()
+      hear(link, .ended)
+    }
+  }
+
+  /// - Returns: false when the shim is at its end.
+  private func read(_ link: ShimLink) -> Bool {
     let received: Channel.Received?
     do {
       received = try Channel.receive(from: link.socket.number, flags: Int32(MSG_DONTWAIT))
     } catch {
-      if error.number == EAGAIN { return }
+      if error.number == EAGAIN { return true }
       received = nil
     }
-    guard let received else {
-      forget(link.socket.number)
-      link.disconnected()
-      hear(link, .ended)
-      return
-    }
+    guard let received else { return false }
     let descriptors = received.descriptors.map { Descriptor(adopting: $0) }
-    guard let frame = try? Frame<FromShim>(decoding: received.bytes) else { return }
+    guard let frame = try? Frame<FromShim>(decoding: received.bytes) else { return true }
     switch frame.body {
     case .exited(let code, let time):
       hear(link, .exited(ExitStatus(code: code, finished: Timestamp(nanoseconds: time))))
@@ -101,5 +101,6 @@ final class ShimWatcher: Sendable {
     case .started, .failed, .done, .state:
       link.resolve(frame, descriptors)
     }
+    return true
   }
 }
