@@ -170,6 +170,13 @@ public enum Files {
     try SystemCallError.check("rmdir", path) { rmdir(path) }
   }
 
+  /// The same for what a directory holds, which stays.
+  public static func empty(_ path: String) throws(SystemCallError) {
+    var status = stat()
+    try SystemCallError.check("lstat", path) { lstat(path, &status) }
+    try emptyDirectory(AT_FDCWD, path, device: status.st_dev, subject: path)
+  }
+
   private static func emptyDirectory(
     _ parent: Int32, _ name: UnsafePointer<CChar>, device: dev_t, subject: String
   ) throws(SystemCallError) {

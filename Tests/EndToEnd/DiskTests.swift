@@ -25,7 +25,7 @@ extension EndToEnd {
     }
 
     private var names: Set<String> {
-      Set(fixture.host(["find", fixture.root]).lines.filter { !$0.contains("/trash/") })
+      Set(fixture.host(["find", fixture.root]).lines.filter { !$0.contains("/trash/") && !$0.contains("/spare-") })
     }
 
     @Test func anImageThatDoesNotFitLeavesNothing() {

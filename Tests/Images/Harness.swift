@@ -57,7 +57,10 @@ final class Harness: Sendable {
   var layerDirectory: String { "\(state)/layers" }
 
   /// Names in a directory; none when it is not there.
-  func names(_ path: String) -> [String] { ((try? Files.list(path)) ?? []).sorted() }
+  /// What is in a directory, but for the directories that are kept ready there.
+  func names(_ path: String) -> [String] {
+    ((try? Files.list(path)) ?? []).filter { !$0.hasPrefix(DirectoryPool.prefix) }.sorted()
+  }
 
   func apply(
     _ archive: [UInt8], parent: Digest? = nil, differenceID: Digest? = nil

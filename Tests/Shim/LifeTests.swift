@@ -48,7 +48,7 @@ extension RealKernel {
       #expect(fixture.journal.entries(plugin: "runtime-linux").count == 1)
       await call.lease.release()
       #expect(fixture.journal.entries(plugin: "runtime-linux").isEmpty)
-      #expect(try Files.list("\(fixture.directory)/run/runtime-linux").isEmpty)
+      #expect(fixture.runtimeDirectories.isEmpty)
     }
 
     @Test func aNewEngineAdopts() async throws {
@@ -96,7 +96,7 @@ extension RealKernel {
         PluginCheck(known: [], running: [], repair: true), driver: "runtime-linux")
       #expect(found.map(\.kind) == [.leftover, .leftover])
       #expect(try await isGone(reply.pid))
-      #expect(try Files.list("\(fixture.directory)/run/runtime-linux").isEmpty)
+      #expect(fixture.runtimeDirectories.isEmpty)
     }
 
     @Test func signalsAndRefusals() async throws {

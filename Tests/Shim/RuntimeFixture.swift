@@ -26,6 +26,11 @@ final class RuntimeFixture: Sendable {
     return reply
   }
 
+  /// The names of the directories of containers, and of shims that stand by for one.
+  var runtimeDirectories: [String] {
+    ((try? Files.list("\(directory)/run/runtime-linux")) ?? []).filter { !$0.hasPrefix(DirectoryPool.prefix) }.sorted()
+  }
+
   static var isRoot: Bool { geteuid() == 0 }
 
   /// The built shim: beside the test bundle, or where ENGINE_SHIM says.

@@ -39,7 +39,7 @@ extension RealKernel {
       #expect(error?.code == code)
       #expect(error?.message == message)
       #expect(fixture.journal.entries(plugin: "runtime-linux").isEmpty)
-      #expect(try Files.list("\(fixture.directory)/run/runtime-linux").isEmpty)
+      #expect(fixture.runtimeDirectories.isEmpty)
     }
 
     @Test(arguments: [

@@ -18,9 +18,7 @@ extension RealKernel {
       plugin = try fixture.connect(bus)
     }
 
-    private var directories: [String] {
-      ((try? Files.list("\(fixture.directory)/run/runtime-linux")) ?? []).sorted()
-    }
+    private var directories: [String] { fixture.runtimeDirectories }
 
     /// The PIDs of those that stand by, which `ps` calls so.
     private func standing() -> [Int32] {

@@ -15,10 +15,12 @@ public final class JSONFileLogsPlugin: Plugin {
     ])
 
   private let directory: String
+  private let spares: DirectoryPool
   private let log: PluginHost
 
   public init(host: PluginHost) throws(EngineError) {
     directory = try host.stateDirectory()
+    spares = DirectoryPool(in: directory, bus: host.bus)
     _ = try LogOptions(["max-size": host.setting("max_size"), "max-file": host.setting("max_files")])
     log = host
   }
@@ -44,7 +46,10 @@ public final class JSONFileLogsPlugin: Plugin {
     // A client that goes away while its log is written is an error of write(2), not the end of the engine.
     signal(SIGPIPE, SIG_IGN)
     InodePlacement.spread(directory)
+    spares.clean()
   }
+
+  public func stop() async { spares.close() }
 
   private func files(_ container: ObjectID) -> LogFiles {
     LogFiles(directory: "\(directory)/\(container)", name: "\(container)-json.log")
@@ -55,7 +60,7 @@ public final class JSONFileLogsPlugin: Plugin {
     let options = try LogOptions(standard.merging(request.options) { $1 })
     let files = files(request.container)
     do {
-      try Files.makeDirectory(files.directory)
+      try spares.ensure(files.directory)
     } catch {
       throw EngineError(.internalFailure, "the log of \(request.container.short) cannot be made: \(error)")
     }
@@ -66,7 +71,7 @@ public final class JSONFileLogsPlugin: Plugin {
 
   private func remove(_ container: ObjectID) throws(EngineError) {
     do {
-      try Files.removeTree(files(container).directory)
+      try spares.give(back: files(container).directory)
     } catch {
       throw EngineError(.internalFailure, "the log of \(container.short) cannot be removed: \(error)")
     }

@@ -20,6 +20,7 @@ public final class LinuxRuntimePlugin: Plugin {
   let host: PluginHost
   let spawner: ShimSpawner
   let standby: StandbyShims
+  private let spares: DirectoryPool
   private let replenisher: Replenisher
   private let filters = SeccompFilters()
   private let plans: PlanBuilder
@@ -31,8 +32,9 @@ public final class LinuxRuntimePlugin: Plugin {
     self.host = host
     directoryBase = try host.runtimeDirectory()
     spawner = ShimSpawner(path: host.instance.shimPath, instance: host.instance.hash)
+    spares = DirectoryPool(in: directoryBase, bus: host.bus)
     standby = StandbyShims(
-      base: directoryBase, spawner: spawner, count: Int(host.setting("standby-shims")) ?? 0)
+      base: directoryBase, spares: spares, spawner: spawner, count: Int(host.setting("standby-shims")) ?? 0)
     replenisher = Replenisher(host.bus.timekeeper)
     plans = PlanBuilder(instance: host.instance, filters: filters)
     let table = Relay()
@@ -94,6 +96,7 @@ public final class LinuxRuntimePlugin: Plugin {
     // Where /run is on a disk.
     InodePlacement.spread(directoryBase)
     standby.clean()
+    spares.clean()
     Task(executorPreference: host.bus.executor) { [standby, filters] in
       // What the first container needs comes first.
       standby.fill(upTo: 1)
@@ -102,7 +105,10 @@ public final class LinuxRuntimePlugin: Plugin {
     }
   }
 
-  public func stop() async { standby.close() }
+  public func stop() async {
+    standby.close()
+    spares.close()
+  }
 
   func directory(_ container: ObjectID) -> ContainerDirectory {
     ContainerDirectory(base: directoryBase, container: container)
@@ -139,7 +145,7 @@ public final class LinuxRuntimePlugin: Plugin {
         FaultPoint.reach("runtime.prepare.directory")
         link = ShimLink(container: container, directory: directory, socket: shim.socket, shimPID: shim.pid)
       } else {
-        try directory.make()
+        try spares.ensure(directory.path)
         FaultPoint.reach("runtime.prepare.directory")
         let (socket, pid) = try spawner.spawn(in: directory, label: container.short)
         link = ShimLink(
@@ -332,7 +338,7 @@ public final class LinuxRuntimePlugin: Plugin {
     }
     FaultPoint.reach("runtime.remove.ended")
     do {
-      try directory.remove()
+      try spares.give(back: directory.path)
     } catch {
       throw EngineError(.internalFailure, "the container's runtime directory cannot be removed: \(error)")
     }

@@ -29,13 +29,15 @@ final class StandbyShims: Sendable {
   }
 
   private let base: String
+  private let spares: DirectoryPool
   private let spawner: ShimSpawner
   private let count: Int
   private let state = Mutex(State())
 
   /// - Parameter count: how many are to stand by.
-  init(base: String, spawner: ShimSpawner, count: Int) {
+  init(base: String, spares: DirectoryPool, spawner: ShimSpawner, count: Int) {
     self.base = base
+    self.spares = spares
     self.spawner = spawner
     self.count = count
   }
@@ -107,7 +109,7 @@ final class StandbyShims: Sendable {
   }
 
   private func start(in directory: ContainerDirectory) throws(SystemCallError) -> Shim {
-    try directory.make()
+    try spares.ensure(directory.path)
     let (socket, pid) = try spawner.spawn(in: directory, label: Self.label)
     return Shim(directory: directory, socket: socket, pid: pid)
   }

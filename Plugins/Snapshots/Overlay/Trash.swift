@@ -8,8 +8,15 @@ import Synchronization
 /// them, after whoever removed them has been answered: deleting right away would keep the disk and a processor from what
 /// remains to be done. What it holds after a crash is found again at the next start.
 final class Trash: Sendable {
+  private struct Tree {
+    var path: String
+    var entries: [UInt64]
+    /// Takes the directory when what it holds is gone.
+    var pool: DirectoryPool?
+  }
+
   private struct State {
-    var pending: [(path: String, entries: [UInt64])] = []
+    var pending: [Tree] = []
     var works = false
     /// Trees that could not be deleted, with the reason.
     var failed: [String: String] = [:]
@@ -28,7 +35,7 @@ final class Trash: Sendable {
   func load() throws(EngineError) {
     do {
       try Files.makeDirectory(path)
-      for name in try Files.list(path) { delete("\(path)/\(name)", []) }
+      for name in try Files.list(path) { delete(Tree(path: "\(path)/\(name)", entries: [])) }
     } catch {
       throw EngineError(.internalFailure, "the trash cannot be listed: \(error)")
     }
@@ -38,7 +45,9 @@ final class Trash: Sendable {
   }
 
   /// Moves a tree away and deletes it in the background. Nothing at `tree` is not an error.
-  func throwAway(_ tree: String) throws(EngineError) {
+  ///
+  /// - Parameter pool: takes the directory itself when what it holds is gone.
+  func throwAway(_ tree: String, givingBackTo pool: DirectoryPool? = nil) throws(EngineError) {
     let target = "\(path)/\(ObjectID.random().text.prefix(20))"
     let entries = try host.journal.begin(plugin: host.manifest.name, [("trash", target)])
     if rename(tree, target) < 0 {
@@ -48,7 +57,7 @@ final class Trash: Sendable {
       throw EngineError(.internalFailure, "\(tree) cannot be removed: \(SystemCallError.text(number))")
     }
     FaultPoint.reach("overlay.remove.renamed")
-    delete(target, entries)
+    delete(Tree(path: target, entries: entries, pool: pool))
   }
 
   /// What is being deleted, and what could not be.
@@ -62,12 +71,12 @@ final class Trash: Sendable {
       defer { state.failed = [:] }
       return Array(state.failed.keys)
     }
-    for tree in again { delete(tree, []) }
+    for tree in again { delete(Tree(path: tree, entries: [])) }
   }
 
-  private func delete(_ tree: String, _ entries: [UInt64]) {
+  private func delete(_ tree: Tree) {
     let starts = state.withLock { state -> Bool in
-      state.pending.append((tree, entries))
+      state.pending.append(tree)
       if state.works { return false }
       state.works = true
       return true
@@ -78,16 +87,25 @@ final class Trash: Sendable {
     }
   }
 
+  private static func remove(_ tree: String) throws(SystemCallError) {
+    try TreeRemover.remove(AT_FDCWD, tree.utf8CString.map { $0 })
+  }
+
   private func work() {
     while true {
-      let next = state.withLock { state -> (path: String, entries: [UInt64])? in
+      let next = state.withLock { state -> Tree? in
         if state.pending.isEmpty { state.works = false }
         return state.pending.first
       }
       guard let next else { return }
       var reason: String?
       do {
-        try TreeRemover.remove(AT_FDCWD, next.path.utf8CString.map { $0 })
+        if let pool = next.pool {
+          for name in try Files.list(next.path) { try Self.remove("\(next.path)/\(name)") }
+          try pool.give(back: next.path)
+        } else {
+          try Self.remove(next.path)
+        }
         let open =
           next.entries.isEmpty
           ? host.journal.entries(plugin: host.manifest.name, kind: "trash").filter { $0.object == next.path }.map(

@@ -9,6 +9,7 @@ final class WritableLayers: Sendable {
   let path: String
   private let host: PluginHost
   private let trash: Trash
+  private let spares: DirectoryPool
   /// Journal entries by container.
   private let entries = Mutex<[ObjectID: UInt64]>([:])
 
@@ -16,12 +17,21 @@ final class WritableLayers: Sendable {
     self.path = path
     self.host = host
     self.trash = trash
+    spares = DirectoryPool(in: path, bus: host.bus) { (directory) throws(SystemCallError) in
+      for (name, mode) in [("upper", mode_t(0o755)), ("work", 0o700)] {
+        try SystemCallError.check("mkdir", directory) { mkdir("\(directory)/\(name)", mode) }
+        try SystemCallError.check("chmod", directory) { chmod("\(directory)/\(name)", mode) }
+      }
+    }
   }
+
+  func close() { spares.close() }
 
   func load() throws(EngineError) {
     do {
       try Files.makeDirectory(path)
       InodePlacement.spread(path)
+      spares.clean()
     } catch {
       throw EngineError(.internalFailure, "the containers' layers cannot be kept: \(error)")
     }
@@ -47,31 +57,33 @@ final class WritableLayers: Sendable {
       entries.withLock { $0[container] = begun.first }
     }
     do throws(SystemCallError) {
-      if mkdir(directory, 0o700) < 0 {
-        guard errno == EEXIST else { throw SystemCallError(call: "mkdir", subject: directory, number: errno) }
+      var isNew = true
+      do throws(SystemCallError) {
+        try spares.take(as: directory)
+      } catch  where error.number == EEXIST {
         // A discardable mount marks its work directory so that it is not mounted again; nothing in it is needed.
         try TreeRemover.remove(AT_FDCWD, "\(directory)/work".utf8CString.map { $0 })
+        try SystemCallError.check("mkdir", directory) { mkdir("\(directory)/work", 0o700) }
+        isNew = mkdir("\(directory)/upper", 0o700) == 0
+        if isNew { try SystemCallError.check("chmod", directory) { chmod("\(directory)/upper", 0o755) } }
       }
       FaultPoint.reach("overlay.mount.directory")
-      let upper = "\(directory)/upper"
-      if mkdir(upper, 0o755) == 0 {
-        try SystemCallError.check("chmod", upper) { chmod(upper, top?.mode ?? 0o755) }
-        if let top, top.uid != 0 || top.gid != 0 {
-          try SystemCallError.check("chown", upper) { chown(upper, top.uid, top.gid) }
-          try SystemCallError.check("chmod", upper) { chmod(upper, top.mode) }
-        }
-      } else if errno != EEXIST {
-        throw SystemCallError(call: "mkdir", subject: upper, number: errno)
-      }
-      try SystemCallError.check("mkdir", directory) { mkdir("\(directory)/work", 0o700) }
+      if isNew, let top { try liken("\(directory)/upper", to: top) }
     } catch {
       throw LayerStore.storageError("the container's layer cannot be made", error)
     }
   }
 
+  private func liken(_ upper: String, to top: LayerStore.Layer) throws(SystemCallError) {
+    if top.uid != 0 || top.gid != 0 {
+      try SystemCallError.check("chown", upper) { chown(upper, top.uid, top.gid) }
+    }
+    if top.mode != 0o755 { try SystemCallError.check("chmod", upper) { chmod(upper, top.mode) } }
+  }
+
   /// Takes the layer out of sight; it is deleted in the background.
   func remove(_ container: ObjectID) throws(EngineError) {
-    try trash.throwAway(directory(container))
+    try trash.throwAway(directory(container), givingBackTo: spares)
     if let entry = entries.withLock({ $0.removeValue(forKey: container) }) { try host.journal.end([entry]) }
   }
 

@@ -1,0 +1,139 @@
+import Contracts
+import Glibc
+import LinuxSystem
+import Synchronization
+
+/// Directories that were made before anybody asked for them, beside those that they are to become: a container's takes
+/// one rename(2) then. To make one takes a file system on a disk several times as long, and where the file system has to
+/// find a place of its own for it (`InodePlacement`), ten times.
+///
+/// They hold nothing of anybody, so the journal does not know them.
+public final class DirectoryPool: Sendable {
+  /// What the name of each begins with; nobody else's does.
+  public static let prefix = "spare-"
+
+  private struct State {
+    var idle: [String] = []
+    var next = 0
+    var isFilling = false
+    var isClosed = false
+  }
+
+  private let parent: String
+  private let capacity: Int
+  private let bus: Bus
+  private let replenisher: Replenisher
+  private let prepare: @Sendable (String) throws(SystemCallError) -> Void
+  private let state = Mutex(State())
+
+  /// - Parameters:
+  ///   - parent: where they are; it may be made later than this.
+  ///   - prepare: makes in a new directory, whose mode is 0700, what one of these has.
+  public init(
+    in parent: String, capacity: Int = 4, bus: Bus,
+    _ prepare: @escaping @Sendable (String) throws(SystemCallError) -> Void = { (_) throws(SystemCallError) in }
+  ) {
+    self.parent = parent
+    self.capacity = capacity
+    self.bus = bus
+    self.prepare = prepare
+    replenisher = Replenisher(bus.timekeeper)
+  }
+
+  /// Removes what an engine before this one left.
+  public func clean() {
+    for name in (try? Files.list(parent)) ?? [] where name.hasPrefix(Self.prefix) {
+      try? Files.removeTree("\(parent)/\(name)")
+    }
+  }
+
+  /// Makes a directory out of one that is ready, or anew.
+  ///
+  /// - Throws: EEXIST where there is something at `path`.
+  public func take(as path: String) throws(SystemCallError) {
+    let (ready, isLast) = state.withLock { state in (state.idle.popLast(), state.idle.isEmpty) }
+    replenisher.taken(isLast: isLast) { [self] in Task(executorPreference: bus.executor) { self.fill() } }
+    if let ready {
+      // Not onto an empty directory, which rename(2) would replace.
+      if renameat2(AT_FDCWD, ready, AT_FDCWD, path, 1 /* RENAME_NOREPLACE */) == 0 { return }
+      let number = errno
+      state.withLock { $0.idle.append(ready) }
+      if number == EEXIST { throw SystemCallError(call: "rename", subject: path, number: number) }
+      // A file system without that flag (EINVAL), or one that was taken away: as if none had been ready.
+    }
+    try SystemCallError.check("mkdir", path) { mkdir(path, 0o700) }
+    try prepare(path)
+  }
+
+  /// The same where what is there already is as good.
+  public func ensure(_ path: String) throws(SystemCallError) {
+    do throws(SystemCallError) { try take(as: path) } catch  where error.number == EEXIST {}
+  }
+
+  /// Takes a directory back, or removes it; what it holds goes first. Nothing there is not an error.
+  public func give(back path: String) throws(SystemCallError) {
+    let spare = state.withLock { state -> String? in
+      state.isClosed || state.idle.count >= capacity ? nil : Self.name(in: parent, &state)
+    }
+    guard let spare else { return try Files.removeTree(path) }
+    do throws(SystemCallError) {
+      try Files.empty(path)
+    } catch  where error.number == ENOENT {
+      return
+    }
+    guard rename(path, spare) == 0 else { return try Files.removeTree(path) }
+    do throws(SystemCallError) {
+      try prepare(spare)
+    } catch {
+      return try Files.removeTree(spare)
+    }
+    let isWanted = state.withLock { state -> Bool in
+      if !state.isClosed { state.idle.append(spare) }
+      return !state.isClosed
+    }
+    if !isWanted { try Files.removeTree(spare) }
+  }
+
+  /// Makes those that are missing. One that cannot be made is not missed: whoever takes it makes his own, and says what is
+  /// in the way.
+  public func fill() {
+    let begins = state.withLock { state -> Bool in
+      if state.isFilling || state.isClosed { return false }
+      state.isFilling = true
+      return true
+    }
+    guard begins else { return }
+    defer { state.withLock { $0.isFilling = false } }
+    while let path = state.withLock({ state in
+      state.isClosed || state.idle.count >= capacity ? nil : Self.name(in: parent, &state)
+    }) {
+      do throws(SystemCallError) {
+        try SystemCallError.check("mkdir", path) { mkdir(path, 0o700) }
+        try prepare(path)
+      } catch {
+        try? Files.removeTree(path)
+        return
+      }
+      let isWanted = state.withLock { state -> Bool in
+        if !state.isClosed { state.idle.append(path) }
+        return !state.isClosed
+      }
+      if !isWanted { try? Files.removeTree(path) }
+    }
+  }
+
+  private static func name(in parent: String, _ state: inout State) -> String {
+    state.next += 1
+    return "\(parent)/\(prefix)\(state.next)"
+  }
+
+  /// Removes those that are ready; from now on each is made when it is asked for.
+  public func close() {
+    let idle = state.withLock { state -> [String] in
+      state.isClosed = true
+      defer { state.idle = [] }
+      return state.idle
+    }
+    for path in idle { try? Files.removeTree(path) }
+  }
+}
