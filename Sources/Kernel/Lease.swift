@@ -73,6 +73,11 @@ public final class Lease: Sendable {
     for entry in held.reversed() { await entry.giveBack() }
   }
 
+  /// Everything has been given back, or is being.
+  public var isReleased: Bool {
+    state.withLock { state in if case .released = state { true } else { false } }
+  }
+
   /// Whoever asked is gone: gives everything back, unless it was committed or is kept.
   public func abandon() async {
     let isKept = state.withLock { state in

@@ -5,11 +5,20 @@ import LinuxSystem
 extension Lifecycle {
   func create(_ request: ContainerCreate, _ call: Call) async throws(EngineError) -> ContainerCreate.Reply {
     try await leased("container", call) { (call) async throws(EngineError) in
-      let (entry, warnings) = try await make(
-        request.containerName, request.configuration, isRun: false, StartSteps(), call)
+      let made = try await make(request.containerName, request.configuration, isRun: false, StartSteps(), call)
+      try await made.store()
       try call.lease.commit()
-      return ContainerCreate.Reply(id: entry.id, warnings: warnings)
+      return ContainerCreate.Reply(id: made.entry.id, warnings: made.warnings)
     }
+  }
+
+  /// A container that was made.
+  struct Made: Sendable {
+    var entry: ContainerEntry
+    var warnings: [String]
+    /// Stores its record. Nothing of it may be said to be there before this has returned; the journal knows until then
+    /// what is on the host for it.
+    var store: @Sendable () async throws(EngineError) -> Void
   }
 
   /// Makes a container's record and what it names (log, volumes); nothing is mounted yet.
@@ -18,7 +27,7 @@ extension Lifecycle {
   ///   when this returns, and given back by the caller once the lease is committed.
   func make(
     _ name: String?, _ configuration: ContainerConfiguration, isRun: Bool, _ steps: StartSteps, _ call: Call
-  ) async throws(EngineError) -> (entry: ContainerEntry, warnings: [String]) {
+  ) async throws(EngineError) -> Made {
     var mark = steps.begin
     let image = try await call.request(ImageResolve(reference: configuration.image, platform: configuration.platform))
     steps.finish("resolve image", &mark)
@@ -58,25 +67,32 @@ extension Lifecycle {
       return done
     }
     steps.finish("merge, name", &mark)
-    let stored = await attempt { [record, mark] () async throws(EngineError) -> ContainerRecord in
+    let complete = await attempt { [record, mark] () async throws(EngineError) -> ContainerRecord in
       var record = record
       var mark = mark
       try await prepareStorage(&record, entry, call)
       steps.finish("log, volumes", &mark)
-      try await Storage.create(record, isRun: isRun, call)
-      steps.finish("store record", &mark)
-      let durability: Durability = record.configuration.removesItself ? .process : .power
-      await hold("record of container \(name)", of: entry, call) { (call) async throws(EngineError) in
-        try await Storage.delete(id, durability: durability, call)
-      }
       return record
     }
     _ = try await prepared.get()
-    record = try stored.get()
+    record = try complete.get()
     entry.update { [record] in $0.record = record }
-    if isRun { FaultPoint.reach("containers.run.recorded") } else { FaultPoint.reach("containers.create.recorded") }
-    await tell("create", record)
-    return (entry, Self.warnings(image, record.configuration) + merged.warnings)
+    // Before it is there, because what is held first is given back last: as long as something of it is left, so is the
+    // record.
+    let durability: Durability = record.configuration.removesItself ? .process : .power
+    await hold("record of container \(name)", of: entry, call) { (call) async throws(EngineError) in
+      try await Storage.delete(id, durability: durability, call)
+    }
+    return Made(entry: entry, warnings: Self.warnings(image, record.configuration) + merged.warnings) {
+      [self, record] () async throws(EngineError) in
+      var mark = MonotonicClock.now
+      try await Storage.create(record, isRun: isRun, call)
+      steps.finish("store record", &mark)
+      // Then it may have been deleted before it was there.
+      if call.lease.isReleased { try await Storage.delete(id, durability: durability, call) }
+      if isRun { FaultPoint.reach("containers.run.recorded") } else { FaultPoint.reach("containers.create.recorded") }
+      await self.tell("create", record)
+    }
   }
 
   /// An image of another platform, which people may have under the name without knowing.

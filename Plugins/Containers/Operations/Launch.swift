@@ -17,16 +17,16 @@ extension Lifecycle {
     var resources: ResourceCreate.Reply
   }
 
-  /// Starts a container whose record is stored: everything that it needs is acquired on the lease of `call`, which is
+  /// Starts a container: everything that it needs is acquired on the lease of `call`, which is
   /// committed here once the container runs and its state is stored. The entry's lock is held.
   ///
   /// - Parameters:
-  ///   - isRun: the container is new: undoing takes its writable layer too.
+  ///   - new: how the container's record is stored, meanwhile, where it is new; undoing takes its writable layer then too.
   ///   - announce: called when all is ready and the process is started next: a client that is told has its terminal
   ///     and its signals in order before the process can ask for them.
   /// - Returns: the run that began with its first client, and warnings for people.
   func launch(
-    _ entry: ContainerEntry, _ streams: StandardStreams, isRun: Bool, _ steps: StartSteps, _ call: Call,
+    _ entry: ContainerEntry, _ streams: StandardStreams, new: Made?, _ steps: StartSteps, _ call: Call,
     announce: () async throws(EngineError) -> Void
   ) async throws(EngineError) -> Launched {
     let record = entry.record
@@ -34,6 +34,7 @@ extension Lifecycle {
     let client = session.attach()
     var streams = streams
     streams.client = client.number
+    let isRun = new != nil
     let fresh = isRun ? entry : nil
     let shared = try sharedNamespaces(record)
     entry.update { state in
@@ -50,13 +51,15 @@ extension Lifecycle {
     async let attachment = attempt { () async throws(EngineError) -> NetworkAttach.Reply? in
       try await attach(record, fresh, steps, call)
     }
+    async let storage = attempt { () async throws(EngineError) in try await new?.store() }
     let prepared = await attempt { () async throws(EngineError) -> Local in
       try await prepareLocal(record, fresh, steps, call)
     }
-    // Both branches have ended before either one's failure is undone.
-    let attached = await attachment
+    // All branches have ended before any one's failure is undone.
+    let (attached, stored) = await (attachment, storage)
     let local = try prepared.get()
     let network = try attached.get()
+    _ = try stored.get()
     try await announce()
     // What the process does from now on others may see, so a client that is killed no longer undoes it.
     try call.lease.keep()

@@ -10,14 +10,13 @@ extension Lifecycle {
     let steps = StartSteps()
     let (entry, launched, warnings) = try await leased("run", call) {
       (call) async throws(EngineError) -> (ContainerEntry, Launched, [String]) in
-      let (entry, warnings) = try await make(
-        request.containerName, request.configuration, isRun: true, steps, call)
+      let made = try await make(request.containerName, request.configuration, isRun: true, steps, call)
       let streams = streams(request.streams, request.configuration)
-      let launched = try await launch(entry, streams, isRun: true, steps, call) { () async throws(EngineError) in
-        try await sink.yield(.created(entry.id, warnings: warnings))
+      let launched = try await launch(made.entry, streams, new: made, steps, call) { () async throws(EngineError) in
+        try await sink.yield(.created(made.entry.id, warnings: made.warnings))
       }
-      entry.lock.release()
-      return (entry, launched, launched.warnings)
+      made.entry.lock.release()
+      return (made.entry, launched, launched.warnings)
     }
     if !warnings.isEmpty { try await sink.yield(.created(entry.id, warnings: warnings)) }
     try await sink.yield(.started)
@@ -90,7 +89,7 @@ extension Lifecycle {
       _ = try await call.request(RuntimePrepare(container: entry.id))
       steps.finish("spawn shim", &mark)
       let streams = streams(request.streams, state.record.configuration)
-      return try await launch(entry, streams, isRun: false, steps, call, announce: announce)
+      return try await launch(entry, streams, new: nil, steps, call, announce: announce)
     } catch {
       entry.update { state in
         state.record.state.error = error.description
