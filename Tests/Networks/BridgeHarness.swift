@@ -84,6 +84,8 @@ final class TestEngine: Sendable {
 
   func removeFiles() { try? Files.removeTree(directory) }
 
+  func stop() async { await plugin.stop() }
+
   func create(
     _ name: String, isDefault: Bool = false, pools: [AddressPool] = [], options: [String: String] = [:],
     isInternal: Bool = false

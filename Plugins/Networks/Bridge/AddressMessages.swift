@@ -15,7 +15,7 @@ extension NetlinkBatch {
     header.ifa_index = UInt32(bitPattern: link)
     try append(
       "add the address", RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, subject: "\(address) of \(subject)",
-      tolerating: EEXIST, header
+      tolerating: [EEXIST], header
     ) {
       $0.put(IFA_LOCAL, address)
       $0.put(IFA_ADDRESS, address)

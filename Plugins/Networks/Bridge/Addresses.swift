@@ -6,6 +6,9 @@ struct IPv4Address: Hashable, Comparable, Sendable, CustomStringConvertible {
 
   init(_ number: UInt32) { self.number = number }
 
+  /// 0.0.0.0, which stands for no address.
+  static let unspecified = IPv4Address(0)
+
   /// Reads four decimal numbers without leading zeros; nil for anything else.
   init?(_ text: some StringProtocol) {
     var number: UInt32 = 0

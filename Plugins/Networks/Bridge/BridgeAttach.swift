@@ -12,6 +12,8 @@ extension BridgeDriver {
     var link: AttachedLink
     var hardwareAddress: HardwareAddress
     var network: BridgeNetwork
+    /// The link as it was made ahead.
+    var spare: AttachedLink?
   }
 
   /// Connects a container to all its networks and publishes its ports; on failure nothing is left but links that drain.
@@ -20,6 +22,7 @@ extension BridgeDriver {
       throw EngineError(.invalidArgument, "a container on a bridge network needs a network namespace of its own")
     }
     var plans = try chooseAddresses(request)
+    takeSpare(for: &plans, in: namespace)
     var made = AttachedContainer()
     do {
       let (ports, reservations, published) = try reservePorts(request.ports, plans)
@@ -32,6 +35,7 @@ extension BridgeDriver {
             ? []
             : [(kind: AttachedContainer.portsKind, object: published.map(\.text).joined(separator: ";"))]))
       for index in plans.indices { plans[index].link.entry = numbers[index] }
+      try journal.end(plans.compactMap(\.spare?.entry))
       made.links = plans.map(\.link)
       made.portsEntries = Array(numbers.dropFirst(plans.count))
       let record = made
@@ -98,7 +102,7 @@ extension BridgeDriver {
   }
 
   /// `veth` and 44 random bits in hexadecimal: the 15 characters a link's name may have.
-  private static func linkName() -> String {
+  static func linkName() -> String {
     let digits = String(UInt64.random(in: 0..<(1 << 44)), radix: 16)
     return "veth" + String(repeating: "0", count: 11 - digits.utf8.count) + digits
   }
@@ -132,9 +136,14 @@ extension BridgeDriver {
     try attempt("the container cannot be connected") { () throws(SystemCallError) in
       var batch = NetlinkBatch()
       for plan in plans {
-        try batch.addVeth(
-          plan.link.link, bridge: plan.network.index, peer: plan.attachment.interface,
-          peerAddress: plan.hardwareAddress, namespace: namespace, mtu: plan.network.plan.options.mtu)
+        if plan.spare != nil {
+          // It is on it, unless somebody has taken the bridge away: then this fails, as making a link would.
+          try batch.setMaster(plan.link.link, bridge: plan.network.index)
+        } else {
+          try batch.addVeth(
+            plan.link.link, bridge: plan.network.index, peer: plan.attachment.interface,
+            peerAddress: plan.hardwareAddress, namespace: namespace, mtu: plan.network.plan.options.mtu)
+        }
         // Where frames pass the rules, those keep neighbours apart, and still let them meet by published ports.
         let isolated = !plan.network.plan.options.connects && !reflects
         // Only what reaches itself by a port of its own comes back to where it came from.
@@ -155,7 +164,11 @@ extension BridgeDriver {
         guard let index = try socket.index(of: interface) else {
           throw SystemCallError(call: "find the interface", subject: interface, number: ENODEV)
         }
-        try batch.disableLinkLocal(index, subject: interface)
+        if plan.spare == nil {
+          try batch.disableLinkLocal(subject: interface)
+        } else {
+          try batch.setAddress(index, plan.hardwareAddress, subject: interface)
+        }
         try batch.addAddress(plan.link.address, plan.network.plan.subnet, link: index, subject: interface)
         try batch.setLinkUp(index, subject: interface)
         if plan.attachment.isDefaultRoute, !plan.attachment.definition.isInternal {
@@ -182,7 +195,7 @@ extension BridgeDriver {
       state.withLock { state in
         for plan in plans { state.networks[plan.link.network]?.addresses.release(plan.link.address) }
       }
-      return
+      return drain(plans.compactMap(\.spare))
     }
     do {
       try takeOff(container, made)

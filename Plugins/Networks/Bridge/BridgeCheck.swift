@@ -40,7 +40,7 @@ extension BridgeDriver {
 
     let draining = Set(snapshot.draining.map(\.link))
     for link in snapshot.draining { report(.draining, "link \(link.link)") }
-    let attached = Set(snapshot.containers.values.flatMap(\.links).map(\.link))
+    let attached = Set((snapshot.containers.values.flatMap(\.links) + snapshot.spares.values.map(\.link)).map(\.link))
     let bridges = Set(snapshot.networks.values.map(\.plan.bridge))
     let masters = Set(links.filter { bridges.contains($0.name) }.map { UInt32(bitPattern: $0.index) })
     for link in links where !draining.contains(link.name) && !attached.contains(link.name) {
@@ -72,7 +72,7 @@ extension BridgeDriver {
 
   private func isPresent(_ link: Link) throws(EngineError) -> Bool {
     let isKnown = state.withLock { state in
-      state.draining.contains { $0.link == link.name }
+      state.draining.contains { $0.link == link.name } || state.spares.values.contains { $0.link.link == link.name }
         || state.containers.values.contains { $0.links.contains { $0.link == link.name } }
     }
     if isKnown { return false }

@@ -12,7 +12,7 @@ extension BridgeDriver {
     try takeOff(container, attached)
   }
 
-  /// Unpublishes, sets the links down and hands them to the reaper, which keeps their addresses until they are gone.
+  /// Unpublishes, cuts the links off and hands them to the reaper, which keeps their addresses until they are gone.
   func takeOff(_ container: ObjectID, _ attached: AttachedContainer) throws(EngineError) {
     if !attached.ports.isEmpty {
       try unpublish(attached.ports)
@@ -20,9 +20,15 @@ extension BridgeDriver {
       try journal.end(attached.portsEntries)
     }
     try attempt("the container cannot be disconnected") { () throws(SystemCallError) in
-      var batch = NetlinkBatch()
-      for link in attached.links { try batch.retire(link.link, group: drainGroup) }
-      try routing.send(&batch)
+      do throws(SystemCallError) {
+        var batch = NetlinkBatch()
+        for link in attached.links { try batch.cutOff(link.link, group: drainGroup) }
+        try routing.send(&batch)
+      } catch  where error.number == EBUSY {
+        var batch = NetlinkBatch()
+        for link in attached.links { try batch.retire(link.link, group: drainGroup) }
+        try routing.send(&batch)
+      }
     }
     FaultPoint.reach("bridge.detach.down")
     state.withLock { state in
@@ -33,6 +39,7 @@ extension BridgeDriver {
       state.draining += attached.links
     }
     scheduleReaper()
+    expireSpares()
   }
 }
 
@@ -81,6 +88,7 @@ extension BridgeDriver {
     state.withLock { state in
       let gone = Set(links.map(\.link))
       state.draining.removeAll { gone.contains($0.link) }
+      state.spares = state.spares.filter { !gone.contains($0.value.link.link) }
       for link in links { state.networks[link.network]?.addresses.release(link.address) }
     }
   }

@@ -7,6 +7,7 @@ import Kernel
 /// | --- | --- | --- |
 /// | `network.driver.create` | chooses bridge, pool and gateway; makes what is missing | `BridgeNetworks.swift` |
 /// | `network.driver.remove` | removes bridge and rules | `BridgeNetworks.swift` |
+/// | `network.driver.prepare` | makes a link ahead, for a container to come | `BridgePrepare.swift` |
 /// | `network.driver.attach` | addresses, links, ports of one container | `BridgeAttach.swift`, `BridgePublish.swift` |
 /// | `network.driver.detach` | unpublishes, sets down, leaves the rest to the reaper | `BridgeDetach.swift` |
 /// | `plugin.check` | compares journal and host | `BridgeCheck.swift` |
@@ -50,6 +51,10 @@ public final class BridgeNetworkPlugin: Plugin {
       try driver.remove(request.definition)
       return Done()
     }
+    try registrar.answerAsDriver(NetworkDriverPrepare.self) { (request, _) throws(EngineError) in
+      try driver.prepare(request)
+      return Done()
+    }
     try registrar.answerAsDriver(NetworkDriverAttach.self) { (request, call) throws(EngineError) in
       let reply = try driver.attach(request)
       let container = request.container
@@ -64,4 +69,6 @@ public final class BridgeNetworkPlugin: Plugin {
       try driver.check(request)
     }
   }
+
+  public func stop() async { driver.removeSpares() }
 }

@@ -190,7 +190,13 @@ extension BridgeDriver {
         throw EngineError(
           .inUse, "network \(definition.name) has active endpoints: \(users.sorted().joined(separator: ", "))")
       }
-      let network = state.withLock { $0.networks.removeValue(forKey: definition.id) }
+      let network = state.withLock { state in
+        let waiting = state.spares.values.filter { !$0.isLeaving }.map(\.link)
+        state.draining += waiting.filter { $0.network == definition.id }
+        state.spares = state.spares.filter { $0.value.link.network != definition.id }
+        return state.networks.removeValue(forKey: definition.id)
+      }
+      scheduleReaper()
       try writeTable()
       FaultPoint.reach("bridge.remove.tabled")
       if let entry = networkEntry(definition.id) {

@@ -19,7 +19,7 @@ struct BridgeNetwork: Sendable {
   }
 }
 
-/// One link of a container, with what it takes to remove it; one entry of the journal.
+/// One link, with what it takes to remove it; one entry of the journal, without a container while none has it.
 struct AttachedLink: Sendable, Equatable {
   static let kind = "endpoint"
   var link: String
@@ -62,6 +62,13 @@ struct BridgeState: Sendable {
 
   var networks: [ObjectID: BridgeNetwork] = [:]
   var containers: [ObjectID: AttachedContainer] = [:]
+  /// Links that were made ahead, by the namespaces they wait in.
+  var spares: [UInt64: SpareLink] = [:]
+  var expiryIsScheduled = false
+  /// How long they wait when there is no container.
+  var patience = Duration.milliseconds(500)
+  /// When somebody was last connected or taken off, in nanoseconds of CLOCK_MONOTONIC.
+  var lastUse: Int64 = 0
   /// Links that are down and wait for the reaper; their addresses are held back.
   var draining: [AttachedLink] = []
   var reaperIsScheduled = false

@@ -29,7 +29,7 @@ package enum BridgeWork {
     )
     outside.number()
     var inside = NetlinkBatch()
-    try inside.disableLinkLocal(2, subject: "eth0")
+    try inside.disableLinkLocal(subject: "eth0")
     try inside.addAddress(address, subnet, link: 2, subject: "eth0")
     try inside.setLinkUp(2, subject: "eth0")
     try inside.addDefaultRoute(gateway: IPv4Address(subnet.base.number + 1), link: 2)

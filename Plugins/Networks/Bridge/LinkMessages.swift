@@ -34,8 +34,10 @@ extension NetlinkBatch {
   }
 
   /// A veth pair: one end up and on the bridge here, the other, still down, inside `namespace`.
+  ///
+  /// - Parameter peerAddress: nil for one of the kernel's choice.
   mutating func addVeth(
-    _ name: String, bridge: Int32, peer: String, peerAddress: HardwareAddress, namespace: Int32, mtu: UInt32?
+    _ name: String, bridge: Int32, peer: String, peerAddress: HardwareAddress?, namespace: Int32, mtu: UInt32?
   ) throws(SystemCallError) {
     try append(
       "create the link", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, subject: name, Self.information(up: true)
@@ -51,12 +53,29 @@ extension NetlinkBatch {
             attributes.append(Self.information())
             attributes.put(IFLA_IFNAME, peer)
             Self.oneQueue(attributes)
-            attributes.put(IFLA_ADDRESS, bytes: peerAddress.bytes)
+            if let peerAddress { attributes.put(IFLA_ADDRESS, bytes: peerAddress.bytes) }
             if let mtu { attributes.put(IFLA_MTU, mtu) }
             attributes.put(IFLA_NET_NS_FD, UInt32(bitPattern: namespace))
           }
         }
       }
+    }
+  }
+
+  /// Puts a link on a bridge; nothing where it is on it already. EINVAL when there is no such bridge.
+  mutating func setMaster(_ name: String, bridge: Int32) throws(SystemCallError) {
+    try append("put the link on the bridge", RTM_NEWLINK, 0, subject: name, Self.information()) { attributes in
+      attributes.put(IFLA_IFNAME, name)
+      attributes.put(IFLA_MASTER, UInt32(bitPattern: bridge))
+    }
+  }
+
+  /// Gives a link that is down its MAC address.
+  mutating func setAddress(
+    _ index: Int32, _ address: HardwareAddress, subject: String
+  ) throws(SystemCallError) {
+    try append("set the MAC address", RTM_NEWLINK, 0, subject: subject, Self.information(index: index)) {
+      $0.put(IFLA_ADDRESS, bytes: address.bytes)
     }
   }
 
@@ -79,10 +98,11 @@ extension NetlinkBatch {
   }
 
   /// Keeps the kernel from giving a link an IPv6 link-local address, and from the traffic that goes with one.
-  mutating func disableLinkLocal(_ index: Int32, subject: String) throws(SystemCallError) {
+  mutating func disableLinkLocal(subject name: String) throws(SystemCallError) {
     try append(
-      "leave out IPv6", RTM_NEWLINK, 0, subject: subject, tolerating: EAFNOSUPPORT, Self.information(index: index)
+      "leave out IPv6", RTM_NEWLINK, 0, subject: name, tolerating: [EAFNOSUPPORT], Self.information()
     ) { attributes in
+      attributes.put(IFLA_IFNAME, name)
       attributes.nest(IFLA_AF_SPEC) {
         attributes.nest(AF_INET6) {
           attributes.put(IFLA_INET6_ADDR_GEN_MODE, byte: UInt8(IN6_ADDR_GEN_MODE_NONE.rawValue))
@@ -91,23 +111,39 @@ extension NetlinkBatch {
     }
   }
 
+  /// Has the bridge take and give nothing more through a link (`IFLA_BRPORT_STATE`), and puts it into the group that the
+  /// reaper deletes. To set it down would cut it off as well, but then the kernel looks through all tracked connections
+  /// for some of that link, at once. EBUSY on a bridge with a spanning tree, which decides itself.
+  mutating func cutOff(_ name: String, group: UInt32) throws(SystemCallError) {
+    try append(
+      "cut the link off", RTM_NEWLINK, 0, subject: name, tolerating: [ENODEV, ENETDOWN, EOPNOTSUPP], Self.information()
+    ) { attributes in
+      attributes.put(IFLA_IFNAME, name)
+      attributes.put(IFLA_GROUP, group)
+      attributes.nest(IFLA_LINKINFO) {
+        attributes.put(IFLA_INFO_SLAVE_KIND, "bridge")
+        attributes.nest(IFLA_INFO_SLAVE_DATA) { attributes.put(IFLA_BRPORT_STATE, byte: UInt8(BR_STATE_DISABLED)) }
+      }
+    }
+  }
+
   /// Sets a link down and puts it into the group that the reaper deletes.
   mutating func retire(_ name: String, group: UInt32) throws(SystemCallError) {
-    try append("set the link down", RTM_NEWLINK, 0, subject: name, tolerating: ENODEV, Self.information(up: false)) {
+    try append("set the link down", RTM_NEWLINK, 0, subject: name, tolerating: [ENODEV], Self.information(up: false)) {
       $0.put(IFLA_IFNAME, name)
       $0.put(IFLA_GROUP, group)
     }
   }
 
   mutating func deleteLink(_ name: String) throws(SystemCallError) {
-    try append("delete the link", RTM_DELLINK, 0, subject: name, tolerating: ENODEV, Self.information()) {
+    try append("delete the link", RTM_DELLINK, 0, subject: name, tolerating: [ENODEV], Self.information()) {
       $0.put(IFLA_IFNAME, name)
     }
   }
 
   /// Deletes every link of a group at once: one wait for the kernel's readers instead of one a link.
   mutating func deleteLinks(group: UInt32) throws(SystemCallError) {
-    try append("delete the links", RTM_DELLINK, 0, subject: "of a group", tolerating: ENODEV, Self.information()) {
+    try append("delete the links", RTM_DELLINK, 0, subject: "of a group", tolerating: [ENODEV], Self.information()) {
       $0.put(IFLA_GROUP, group)
     }
   }

@@ -9,8 +9,8 @@ struct NetlinkBatch: ~Copyable {
   struct Label {
     let call: StaticString
     let subject: String
-    /// An errno that is as good as success: what was to be removed is gone, what was to be made is there.
-    let tolerated: Int32
+    /// Errors that are as good as success: what was to be removed is gone, what was to be made is there.
+    let tolerated: [Int32]
   }
 
   private static let sequences = Atomic<UInt32>(1)
@@ -26,7 +26,7 @@ struct NetlinkBatch: ~Copyable {
 
   /// Adds a message that starts with the fixed structure `header`; `attributes` adds what follows.
   mutating func append<Header: BitwiseCopyable>(
-    _ call: StaticString, _ type: Int, _ flags: Int32, subject: String, tolerating: Int32 = 0, _ header: Header,
+    _ call: StaticString, _ type: Int, _ flags: Int32, subject: String, tolerating: [Int32] = [], _ header: Header,
     _ attributes: (borrowing NetlinkAttributes) -> Void = { _ in }
   ) throws(SystemCallError) {
     guard let message = nlmsg_alloc_simple(Int32(type), NLM_F_REQUEST | flags) else {

@@ -41,7 +41,7 @@ struct NetlinkSocket: ~Copyable, Sendable {
       if index == batch.count - 1 { isDone = true }
       let number = -nlmsg_data(header).load(as: Int32.self)
       let label = batch.labels[index]
-      if number != 0, number != label.tolerated, failure == nil {
+      if number != 0, !label.tolerated.contains(number), failure == nil {
         failure = SystemCallError(call: "\(label.call)", subject: label.subject, number: number)
       }
     }

@@ -28,7 +28,8 @@ extension NetworkCatalogPlugin {
       state.withLock { $0.attachments[container]?.journal = begun }
       FaultPoint.reach("networks.attach.begun")
       let isHost = drivers == ["host"]
-      let namespace = isHost ? nil : try namespaces.take()
+      let namespace = isHost ? nil : try pool(for: places).take()
+      state.withLock { $0.attachments[container]?.namespace = namespace }
       FaultPoint.reach("networks.attach.namespace")
       var reply = NetworkAttach.Reply(namespace: namespace, endpoints: [], ports: [], reservations: [])
       for (driver, attachments) in Self.grouped(places, drivers) {
@@ -62,6 +63,12 @@ extension NetworkCatalogPlugin {
       await takeBack(container)
       throw error
     }
+  }
+
+  /// Where a container's namespace comes from: from those that have a link already, where its network makes such.
+  private func pool(for places: [Place]) -> NamespacePool {
+    guard let driver = places.first(where: \.definition.isDefault)?.definition.driver else { return namespaces }
+    return host.bus.answers(NetworkDriverPrepare.self, driver: driver) ? connected : namespaces
   }
 
   /// A driver is believed as far as it can be: what it says must belong to what it was asked, and an address is one
@@ -169,6 +176,7 @@ extension NetworkCatalogPlugin {
       try host.journal.end(attachment.journal)
     }
     state.withLock { _ = $0.attachments.removeValue(forKey: container) }
+    if let namespace = attachment.namespace { retired.add(namespace) }
   }
 
   /// Checks the request and marks its networks as used, so that none is removed meanwhile.
@@ -191,7 +199,7 @@ extension NetworkCatalogPlugin {
   }
 
   private static func resolve(_ request: NetworkAttach, _ state: CatalogState) throws(EngineError) -> [Place] {
-    let endpoints = request.endpoints.isEmpty ? [EndpointRequest(network: "bridge")] : request.endpoints
+    let endpoints = request.endpoints.isEmpty ? [EndpointRequest(network: CatalogState.defaultNetwork)] : request.endpoints
     var places: [Place] = []
     for endpoint in endpoints {
       let definition = try state.find(endpoint.network)
@@ -249,6 +257,9 @@ extension NetworkCatalogPlugin {
     }
   }
 
+  /// The name that the interface of a container's network has inside, counted from 0.
+  static func interface(_ index: Int) -> String { "eth\(index)" }
+
   /// What each driver is asked for: interfaces are numbered over all networks in their order, and the default route goes
   /// through the first one that has a gateway and is not internal.
   private static func grouped(
@@ -262,7 +273,7 @@ extension NetworkCatalogPlugin {
       let makesInterface = place.definition.driver != "host" && place.definition.driver != "none"
       attachments.append(
         NetworkDriverAttach.Attachment(
-          definition: place.definition, request: place.request, interface: makesInterface ? "eth\(index)" : "",
+          definition: place.definition, request: place.request, interface: makesInterface ? interface(index) : "",
           isDefaultRoute: index == route))
     }
     return drivers.map { driver in (driver, attachments.filter { $0.definition.driver == driver }) }

@@ -1,5 +1,6 @@
 import Contracts
 import Kernel
+import LinuxSystem
 
 /// A container's place on its networks.
 struct ContainerAttachment {
@@ -7,6 +8,8 @@ struct ContainerAttachment {
   var drivers: [String]
   var networks: [ObjectID]
   var endpoints: [Endpoint]
+  /// Its network namespace; nil for one that an engine before this one made, and on the host's network.
+  var namespace: Descriptor?
   /// Its open entries in the journal.
   var journal: [UInt64]
   /// Nobody has it any more, and a driver could not be told: that is made up for as soon as it can.
@@ -17,6 +20,8 @@ struct ContainerAttachment {
 struct CatalogState {
   /// Networks that always exist; each has the driver of its own name.
   static let predefined = ["bridge", "host", "none"]
+  /// The network of a container that names none.
+  static let defaultNetwork = "bridge"
 
   var definitions: [ObjectID: NetworkDefinition] = [:]
   /// Names of networks that are being made.
@@ -33,7 +38,7 @@ struct CatalogState {
   ///
   /// - Throws: `notFound` with `network x not found`, `invalidArgument` for an ambiguous prefix.
   func find(_ text: String) throws(EngineError) -> NetworkDefinition {
-    let name = text == "default" ? "bridge" : text
+    let name = text == "default" ? Self.defaultNetwork : text
     if let named = definitions.values.first(where: { $0.name == name }) { return named }
     if let id = ObjectID(text), let exact = definitions[id] { return exact }
     let matches = text.isEmpty ? [] : definitions.values.filter { $0.id.text.hasPrefix(text) }

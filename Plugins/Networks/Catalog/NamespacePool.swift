@@ -8,6 +8,9 @@ import Synchronization
 /// Makes network namespaces for containers, each with `lo` up, and keeps a few ready: making one costs 0.1 to 0.2 ms,
 /// and several times that when the kernel's caches are cold.
 package final class NamespacePool: Sendable {
+  /// What is done to a namespace before it is kept ready.
+  package typealias Preparation = @Sendable (Descriptor) async throws(EngineError) -> Void
+
   private struct State {
     var ready: [Descriptor] = []
     var isRefilling = false
@@ -16,14 +19,18 @@ package final class NamespacePool: Sendable {
 
   private let bus: Bus
   private let capacity: Int
+  private let prepare: Preparation
   private let hostNamespace: Descriptor
   private let state = Mutex(State())
   private let replenisher: Replenisher
 
-  /// - Parameter capacity: how many are kept ready; 0 makes each one when it is asked for.
-  package init(bus: Bus, capacity: Int) throws(EngineError) {
+  /// - Parameters:
+  ///   - capacity: how many are kept ready; 0 makes each one when it is asked for.
+  ///   - prepare: a namespace for which it fails is as good as a fresh one.
+  package init(bus: Bus, capacity: Int, prepare: @escaping Preparation = { _ in }) throws(EngineError) {
     self.bus = bus
     self.capacity = capacity
+    self.prepare = prepare
     replenisher = Replenisher(bus.timekeeper)
     do {
       hostNamespace = Descriptor(adopting: try Files.open("/proc/thread-self/ns/net", O_RDONLY).release())
@@ -40,7 +47,7 @@ package final class NamespacePool: Sendable {
   package func take() throws(EngineError) -> Descriptor {
     let (ready, isLast) = state.withLock { state in (state.ready.popLast(), state.ready.isEmpty) }
     if capacity > 0 {
-      replenisher.taken(isLast: isLast) { [self] in Task(executorPreference: bus.executor) { self.refill() } }
+      replenisher.taken(isLast: isLast) { [self] in Task(executorPreference: bus.executor) { await self.refill() } }
     }
     if let ready { return ready }
     do {
@@ -52,7 +59,7 @@ package final class NamespacePool: Sendable {
     }
   }
 
-  private func refill() {
+  private func refill() async {
     let begins = state.withLock { state in
       if state.isRefilling || state.isClosed { return false }
       state.isRefilling = true
@@ -60,6 +67,7 @@ package final class NamespacePool: Sendable {
     }
     guard begins else { return }
     while state.withLock({ !$0.isClosed && $0.ready.count < capacity }), let namespace = try? make() {
+      try? await prepare(namespace)
       state.withLock { state in
         if !state.isClosed { state.ready.append(namespace) }
       }

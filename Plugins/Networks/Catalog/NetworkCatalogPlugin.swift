@@ -19,11 +19,23 @@ public final class NetworkCatalogPlugin: Plugin {
 
   let host: PluginHost
   let namespaces: NamespacePool
+  /// Those with an interface on the default network, where its driver makes it ahead.
+  let connected: NamespacePool
+  let retired: RetiredNamespaces
   let state = Mutex(CatalogState())
 
   public init(host: PluginHost) throws(EngineError) {
     self.host = host
-    namespaces = try NamespacePool(bus: host.bus, capacity: try host.integerSetting("ready_namespaces"))
+    let capacity = try host.integerSetting("ready_namespaces")
+    namespaces = try NamespacePool(bus: host.bus, capacity: capacity)
+    let bus = host.bus
+    retired = RetiredNamespaces(bus: bus)
+    connected = try NamespacePool(bus: bus, capacity: capacity) { (namespace) async throws(EngineError) in
+      let definition = try await bus.request(NetworkInspect(network: CatalogState.defaultNetwork)).definition
+      _ = try await bus.request(
+        NetworkDriverPrepare(definition: definition, namespace: namespace, interface: Self.interface(0)),
+        driver: definition.driver)
+    }
   }
 
   public func register(_ registrar: Registrar) throws(EngineError) {
@@ -91,7 +103,11 @@ public final class NetworkCatalogPlugin: Plugin {
     }
   }
 
-  public func stop() async { namespaces.close() }
+  public func stop() async {
+    namespaces.close()
+    connected.close()
+    retired.letGo()
+  }
 
   /// A driver out of tree that was started again knows nothing of its networks.
   private func tellNetworks(to driver: String) async {
@@ -120,7 +136,7 @@ public final class NetworkCatalogPlugin: Plugin {
     }
     let names = state.withLock { Set($0.definitions.values.map(\.name)) }
     let missing = CatalogState.predefined.filter { !names.contains($0) }.map { name in
-      NetworkDefinition(id: .random(), name: name, driver: name, created: .now, isDefault: name == "bridge")
+      NetworkDefinition(id: .random(), name: name, driver: name, created: .now, isDefault: name == CatalogState.defaultNetwork)
     }
     if missing.isEmpty { return }
     try await write(missing, call)

@@ -18,6 +18,23 @@ public struct NetworkDriverRemove: Request {
   public init(definition: NetworkDefinition) { self.definition = definition }
 }
 
+/// Puts a network's interface into a namespace that no container has yet: an attachment with that namespace finds it
+/// made. Nobody need answer it, and drivers out of tree are not asked.
+public struct NetworkDriverPrepare: Request {
+  public static let name = "network.driver.prepare"
+  public typealias Reply = Done
+  public var definition: NetworkDefinition
+  public var namespace: Descriptor
+  /// The name of the interface inside, for example `eth0`.
+  public var interface: String
+
+  public init(definition: NetworkDefinition, namespace: Descriptor, interface: String) {
+    self.definition = definition
+    self.namespace = namespace
+    self.interface = interface
+  }
+}
+
 /// Connects one container to networks of this driver and publishes its ports.
 ///
 /// Either everything is done or nothing is left. Throws `conflict` with Docker's words for a port or an address that is
