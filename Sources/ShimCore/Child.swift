@@ -13,6 +13,7 @@ struct ChildDescriptors {
   var network: Int32 = -1
   var cgroupEntries: [Int32] = []
   var mounts: [Int32] = []
+  var provisions = Provisions.none
   /// For an exec: the pidfd of the container's first process, whose namespaces are joined.
   var container: Int32 = -1
   /// Pidfds of the processes whose namespaces the container shares, opened where their numbers mean something.
@@ -39,7 +40,7 @@ final class Child {
       try setNames(plan)
       let host = try hostPieces(plan)
       finished("namespaces")
-      let files = try RootFileSystem(plan: plan, mount: descriptors.root)
+      let files = try RootFileSystem(plan: plan, mount: descriptors.root, provisions: descriptors.provisions)
       finished("pivot_root")
       try files.mountKernelFileSystems(host: host)
       finished("/proc, /dev, /sys")
@@ -120,6 +121,12 @@ final class Child {
     if descriptors.network >= 0 {
       try stage("joining the network namespace") { () throws(SystemCallError) in
         try SystemCallError.check("setns") { setns(descriptors.network, CLONE_NEWNET) }
+      }
+    }
+    let sharesHostIPC = plan.otherNamespaces.contains { $0.kind == UInt32(CLONE_NEWIPC) && $0.process == 0 }
+    if sharesHostIPC, descriptors.provisions.hostIPC >= 0 {
+      try stage("joining the host's IPC namespace") { () throws(SystemCallError) in
+        try SystemCallError.check("setns") { setns(descriptors.provisions.hostIPC, CLONE_NEWIPC) }
       }
     }
     for namespace in plan.otherNamespaces where namespace.process != 0 && namespace.kind != UInt32(CLONE_NEWPID) {

@@ -29,7 +29,7 @@ enum Devices {
   ]
   private static let directories = ["pts", "shm", "mqueue"]
 
-  static func populate(_ directory: Int32, privileged: [DeviceNode]) throws(SetupFailure) {
+  static func populate(_ directory: Int32) throws(SetupFailure) {
     let mask = umask(0)
     defer { umask(mask) }
     try stage("making the devices") { () throws(SystemCallError) in
@@ -44,7 +44,15 @@ enum Devices {
       for name in directories {
         try SystemCallError.check("mkdirat", "/dev/\(name)") { mkdirat(directory, name, 0o755) }
       }
-      for node in privileged { try make(node, in: directory) }
+    }
+  }
+
+  /// Adds what a privileged container has.
+  static func add(_ nodes: [DeviceNode], to directory: Int32) throws(SetupFailure) {
+    let mask = umask(0)
+    defer { umask(mask) }
+    try stage("making the devices") { () throws(SystemCallError) in
+      for node in nodes { try make(node, in: directory) }
     }
   }
 

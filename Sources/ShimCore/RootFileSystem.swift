@@ -9,11 +9,13 @@ import ShimProtocol
 /// by then, so that no link, `..` or race in the image leads there (CVE-2021-30465).
 struct RootFileSystem: ~Copyable {
   let plan: StartPlan
+  private let provisions: Provisions
   private let root: OwnedDescriptor
 
   /// Makes the mount at `mount` the root of this process and lets go of the host's tree.
-  init(plan: StartPlan, mount: Int32) throws(SetupFailure) {
+  init(plan: StartPlan, mount: Int32, provisions: Provisions) throws(SetupFailure) {
     self.plan = plan
+    self.provisions = provisions
     root = try stage("making the root") { () throws(SystemCallError) in
       try SystemCallError.check("mount", "/") { Glibc.mount(nil, "/", nil, UInt(MS_REC | MS_PRIVATE), nil) }
       try Mounts.attach(mount, at: AT_FDCWD, "/")
@@ -67,38 +69,54 @@ struct RootFileSystem: ~Copyable {
   }
 
   private func makeDevices(host: HostPieces) throws(SetupFailure) {
-    let devices = try stage("making /dev") { () throws(SystemCallError) in
-      try Mounts.make(
-        "tmpfs", [.value("source", "tmpfs"), .value("mode", "755"), .value("size", "65536k")],
-        attributes: UInt32(MOUNT_ATTR_NOSUID))
+    var fresh: OwnedDescriptor?
+    if provisions.devices < 0 {
+      fresh = try stage("making /dev") { () throws(SystemCallError) in try Provisions.makeDevices() }
+      if let number = fresh?.number { try Devices.populate(number) }
     }
+    let devices = fresh?.number ?? provisions.devices
     let target = try open("dev", makes: true)
     try stage("mounting /dev") { () throws(SystemCallError) in
-      try Mounts.attach(devices.number, at: target.number, "")
+      try Mounts.attach(devices, at: target.number, "")
     }
-    try Devices.populate(devices.number, privileged: host.devices)
-    try stage("mounting what is in /dev") { () throws(SystemCallError) in
-      try SystemCallError.check("fchdir", "/dev") { fchdir(devices.number) }
-      try SystemCallError.check("mount", "/dev/pts") {
-        Glibc.mount(
-          "devpts", "pts", "devpts", UInt(MS_NOSUID | MS_NOEXEC), "mode=0620,gid=5,ptmxmode=0666")
-      }
-      if plan.hasSharedMemory {
-        if host.sharedMemory >= 0 {
-          try Mounts.attach(host.sharedMemory, at: devices.number, "shm")
-        } else {
-          try SystemCallError.check("mount", "/dev/shm") {
-            Glibc.mount("shm", "shm", "tmpfs", Self.plain, "mode=1777,size=\(plan.sharedMemorySize)")
-          }
+    if !host.devices.isEmpty { try Devices.add(host.devices, to: devices) }
+    try attach(provisions.terminals, at: "pts", of: devices, makingIt: Provisions.makeTerminals)
+    if plan.hasSharedMemory {
+      if host.sharedMemory >= 0 {
+        try stage("mounting /dev/shm") { () throws(SystemCallError) in
+          try Mounts.attach(host.sharedMemory, at: devices, "shm")
         }
+      } else {
+        let size = plan.sharedMemorySize
+        let made = size == Provisions.sharedMemorySize ? provisions.sharedMemory : -1
+        try attach(made, at: "shm", of: devices) { () throws(SystemCallError) in try Provisions.makeSharedMemory(size) }
       }
-      do throws(SystemCallError) {
-        try SystemCallError.check("mount", "/dev/mqueue") {
-          Glibc.mount("mqueue", "mqueue", "mqueue", Self.plain, nil)
-        }
-      } catch  where error.number == ENODEV {
-        // A kernel without POSIX message queues: nothing in the container can miss them.
+    }
+    // Those that were made belong to the shim's namespace.
+    let hasOwnQueues = plan.freshNamespaces & UInt32(CLONE_NEWIPC) != 0
+    do throws(SystemCallError) {
+      if hasOwnQueues, provisions.queues >= 0 {
+        try Mounts.attach(provisions.queues, at: devices, "mqueue")
+      } else {
+        let queues = try Provisions.makeQueues()
+        try Mounts.attach(queues.number, at: devices, "mqueue")
       }
+    } catch {
+      // A kernel without POSIX message queues: nothing in the container can miss them.
+      if error.number == ENODEV { return }
+      throw SetupFailure(.internalFailure, "mounting /dev/mqueue: \(error)")
+    }
+  }
+
+  /// Attaches what was made ahead, or makes it.
+  private func attach(
+    _ made: Int32, at name: String, of devices: Int32,
+    makingIt make: () throws(SystemCallError) -> OwnedDescriptor
+  ) throws(SetupFailure) {
+    try stage("mounting /dev/\(name)") { () throws(SystemCallError) in
+      if made >= 0 { return try Mounts.attach(made, at: devices, name) }
+      let fresh = try make()
+      try Mounts.attach(fresh.number, at: devices, name)
     }
   }
 
@@ -166,7 +184,7 @@ struct RootFileSystem: ~Copyable {
     guard fstat(null.number, &status) == 0, status.st_mode & S_IFMT == S_IFCHR, status.st_rdev == makedev(1, 3) else {
       throw SetupFailure(.internalFailure, "masking paths: /dev/null is not the null device")
     }
-    var empty: OwnedDescriptor?
+    var empty = -1 as Int32
     for path in paths {
       // /proc is the kernel's own, and no volume lies in it: a path there leads where it says.
       var kind = stat()
@@ -178,17 +196,17 @@ struct RootFileSystem: ~Copyable {
       var status = stat()
       guard fstat(target.number, &status) == 0 else { continue }
       let isDirectory = status.st_mode & S_IFMT == S_IFDIR
-      if isDirectory && empty == nil {
-        // The first is attached itself: closing a mount that is attached nowhere waits for the whole system.
+      if isDirectory && empty < 0 {
+        // The first is attached itself: closing a mount that is attached nowhere waits for the whole system. It stays open
+        // until the command is executed.
         empty = try stage("masking \(path)") { () throws(SystemCallError) in
-          let made = try Mounts.make(
-            "tmpfs", [.value("source", "tmpfs"), .value("nr_inodes", "2")], attributes: UInt32(MOUNT_ATTR_RDONLY))
-          try Mounts.attach(made.number, at: target.number, "")
+          let made = provisions.cover >= 0 ? provisions.cover : try Provisions.makeCover().release()
+          try Mounts.attach(made, at: target.number, "")
           return made
         }
         continue
       }
-      let source = isDirectory ? empty?.number ?? -1 : null.number
+      let source = isDirectory ? empty : null.number
       try stage("masking \(path)") { () throws(SystemCallError) in
         let cover = try Mounts.clone(at: source, "", recursive: false)
         try Mounts.attach(cover.number, at: target.number, "")

@@ -10,6 +10,7 @@ public final class Shim {
   /// The engine's connection, or -1.
   private var engine: Int32
   private let listener: Int32
+  private var provisions: Provisions
   private var plan: StartPlan?
   private var container: Supervised?
   private var execs: [String: Supervised] = [:]
@@ -32,6 +33,7 @@ public final class Shim {
   ///   - listener: A listening socket for engines that come later.
   public init(engine: Int32, listener: Int32, born: Int64 = MonotonicClock.now) throws(SystemCallError) {
     self.born = born
+    provisions = .make()
     loop = try EventLoop()
     self.engine = engine
     self.listener = listener
@@ -176,6 +178,8 @@ public final class Shim {
     for _ in 0..<plan.reservationCount { reservations.append(descriptors.popFirst() ?? -1) }
     for _ in plan.mounts { child.mounts.append(descriptors.popFirst() ?? -1) }
     child.cgroupEntries = cgroupEntries
+    child.provisions = provisions
+    defer { provisions.close() }
     defer { for number in [child.root, child.network] + child.mounts where number >= 0 { close(number) } }
     if !plan.logPath.isEmpty {
       log = LogWriter(
@@ -193,7 +197,9 @@ public final class Shim {
       defer { for number in child.owners.values { close(number) } }
       let source = plan.otherNamespaces.first { $0.kind == UInt32(CLONE_NEWPID) && $0.process != 0 }
       let pidNamespace = source.flatMap { child.owners[$0.process] } ?? -1
-      let flags = UInt64(plan.freshNamespaces & ~UInt32(CLONE_NEWCGROUP))
+      // The shim's IPC namespace is the container's: a child of its own would get another one.
+      let inherited = provisions.hostIPC >= 0 ? UInt32(CLONE_NEWIPC) : 0
+      let flags = UInt64(plan.freshNamespaces & ~UInt32(CLONE_NEWCGROUP) & ~inherited)
       try process.start(
         begin: planned, plan: plan.streams, flags: flags, cgroup: cgroup, pidNamespace: pidNamespace,
         descriptors: child
