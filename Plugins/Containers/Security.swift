@@ -60,19 +60,4 @@ enum SystemControls {
       }
     }
   }
-
-  /// The user's, and Docker's defaults for a network namespace of the container's own: unprivileged processes may
-  /// bind low ports and send ICMP echo requests.
-  static func effective(_ user: ContainerConfiguration) -> [String: String] {
-    var result = user.systemControls
-    switch NetworkMode(user) {
-    case .attached, .none:
-      if result["net.ipv4.ip_unprivileged_port_start"] == nil {
-        result["net.ipv4.ip_unprivileged_port_start"] = "0"
-      }
-      if result["net.ipv4.ping_group_range"] == nil { result["net.ipv4.ping_group_range"] = "0 2147483647" }
-    case .host, .container: break
-    }
-    return result
-  }
 }

@@ -35,7 +35,7 @@ enum SpecificationBuilder {
       specification.readOnlyPaths = readOnlyPaths
     }
     specification.seccomp = configuration.isPrivileged ? .unconfined : security.seccomp
-    specification.systemControls = SystemControls.effective(configuration)
+    specification.systemControls = configuration.systemControls
     specification.sharedMemorySize = configuration.sharedMemorySize
     specification.hasSharedMemory = configuration.ipcMode != .none
     specification.isPrivileged = configuration.isPrivileged

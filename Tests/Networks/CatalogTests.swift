@@ -218,8 +218,9 @@ struct CatalogTests {
       var status = stat()
       fstat(namespace.number, &status)
       inodes.insert(status.st_ino)
-      let flags = try loopbackFlags(in: namespace)
-      #expect(flags & Int16(IFF_UP) != 0)
+      let found = try look(into: namespace)
+      #expect(found.flags & Int16(IFF_UP) != 0)
+      #expect(found.firstPort == "0\n" && found.pingGroups == "0\t2147483647\n")
     }
     #expect(inodes.count == 5 && !inodes.contains(before.st_ino))
     #expect(kept.count == 5)
@@ -227,7 +228,7 @@ struct CatalogTests {
   }
 
   /// Looks from a thread that is thrown away.
-  private func loopbackFlags(in namespace: Descriptor) throws -> Int16 {
+  private func look(into namespace: Descriptor) throws -> Found {
     let box = Box()
     let finished = eventfd(0, Int32(EFD_CLOEXEC))
     defer { close(finished) }
@@ -240,17 +241,27 @@ struct CatalogTests {
         var request = ifreq()
         withUnsafeMutableBytes(of: &request.ifr_ifrn) { $0.copyBytes(from: "lo".utf8) }
         guard linux_ioctl_pointer(socket, UInt(SIOCGIFFLAGS), &request) == 0 else { return }
-        box.set(request.ifr_ifru.ifru_flags)
+        func setting(_ name: String) -> String { (try? Files.readText("/proc/sys/net/ipv4/\(name)")) ?? "" }
+        box.set(
+          Found(
+            flags: request.ifr_ifru.ifru_flags, firstPort: setting("ip_unprivileged_port_start"),
+            pingGroups: setting("ping_group_range")))
       })
     var count: eventfd_t = 0
     eventfd_read(finished, &count)
     return try #require(box.value)
   }
 
+  struct Found: Sendable {
+    var flags: Int16
+    var firstPort: String
+    var pingGroups: String
+  }
+
   final class Box: Sendable {
-    private let state = Mutex<Int16?>(nil)
-    var value: Int16? { state.withLock { $0 } }
-    func set(_ value: Int16) { state.withLock { $0 = value } }
+    private let state = Mutex<Found?>(nil)
+    var value: Found? { state.withLock { $0 } }
+    func set(_ value: Found) { state.withLock { $0 = value } }
   }
 
   @Test func aFailedAttachLeavesNothing() async throws {

@@ -84,7 +84,8 @@ public struct NetworkDriverAttach: Request {
     }
   }
   public var container: ObjectID
-  /// The container's network namespace, with `lo` up; nil for a driver that shares the host's.
+  /// The container's network namespace, with `lo` up and the settings that containers have unless they ask for others
+  /// (`NetworkAttach.Reply`); nil for a driver that shares the host's.
   public var namespace: Descriptor?
   public var attachments: [Attachment]
   public var ports: [PortBinding]

@@ -85,7 +85,8 @@ public struct NetworkForget: Request {
 public struct NetworkAttach: Request {
   public static let name = "network.attach"
   public struct Reply: Codable, Sendable {
-    /// The network namespace, or nil where the container shares the host's.
+    /// The network namespace, or nil where the container shares the host's. `lo` is up in it, and unprivileged processes
+    /// may bind low ports and send ICMP echo requests, as in Docker's.
     public var namespace: Descriptor?
     public var endpoints: [Endpoint]
     /// What was asked for, with the host ports that were taken.
