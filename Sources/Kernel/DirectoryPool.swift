@@ -12,6 +12,9 @@ public final class DirectoryPool: Sendable {
   /// What the name of each begins with; nobody else's does.
   public static let prefix = "spare-"
 
+  /// `RENAME_NOREPLACE` of rename(2).
+  private static let noReplace: UInt32 = 1
+
   private struct State {
     var idle: [String] = []
     var next = 0
@@ -55,7 +58,7 @@ public final class DirectoryPool: Sendable {
     replenisher.taken(isLast: isLast) { [self] in Task(executorPreference: bus.executor) { self.fill() } }
     if let ready {
       // Not onto an empty directory, which rename(2) would replace.
-      if renameat2(AT_FDCWD, ready, AT_FDCWD, path, 1 /* RENAME_NOREPLACE */) == 0 { return }
+      if renameat2(AT_FDCWD, ready, AT_FDCWD, path, Self.noReplace) == 0 { return }
       let number = errno
       state.withLock { $0.idle.append(ready) }
       if number == EEXIST { throw SystemCallError(call: "rename", subject: path, number: number) }

@@ -46,4 +46,23 @@ struct BridgeAttachTests {
     #expect(try !host.run("ip link").contains("docker0"))
     #expect(try host.run("cat /proc/sys/net/ipv4/ip_forward") == "0\n")
   }
+
+  /// Also before the reaper has deleted its link: its namespace may outlive the container.
+  @Test func nobodyHearsFromWhoWasTakenOff() async throws {
+    let (host, inside, other) = (try TestNamespace(), try TestNamespace(), try TestNamespace())
+    let engine = try TestEngine(host: host)
+    defer { engine.removeFiles() }
+    let network = try await engine.create("bridge", isDefault: true)
+    let (first, second) = (ObjectID.random(), ObjectID.random())
+    _ = try await engine.attach(first, inside, network)
+    _ = try await engine.attach(second, other, network)
+    // Both know each other's addresses, and the bridge where they are.
+    #expect(try other.run("busybox ping -c 1 -W 2 172.17.0.2").contains("1 packets received"))
+    #expect(try host.run("busybox ping -c 1 -W 2 172.17.0.2").contains("1 packets received"))
+    try await engine.detach(first)
+    #expect(try other.run("busybox ping -c 1 -W 1 172.17.0.2", expecting: 1).contains("0 packets received"))
+    #expect(try host.run("busybox ping -c 1 -W 1 172.17.0.2", expecting: 1).contains("0 packets received"))
+    #expect(try host.run("busybox ping -c 1 -W 2 172.17.0.3").contains("1 packets received"), "its neighbour stays")
+    try await engine.drained(running: [second])
+  }
 }

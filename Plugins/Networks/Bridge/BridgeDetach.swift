@@ -20,15 +20,9 @@ extension BridgeDriver {
       try journal.end(attached.portsEntries)
     }
     try attempt("the container cannot be disconnected") { () throws(SystemCallError) in
-      do throws(SystemCallError) {
-        var batch = NetlinkBatch()
-        for link in attached.links { try batch.cutOff(link.link, group: drainGroup) }
-        try routing.send(&batch)
-      } catch  where error.number == EBUSY {
-        var batch = NetlinkBatch()
-        for link in attached.links { try batch.retire(link.link, group: drainGroup) }
-        try routing.send(&batch)
-      }
+      var batch = NetlinkBatch()
+      for link in attached.links { try batch.cutOff(link.link, group: drainGroup) }
+      try routing.send(&batch)
     }
     FaultPoint.reach("bridge.detach.down")
     state.withLock { state in

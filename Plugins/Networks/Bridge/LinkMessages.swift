@@ -33,14 +33,15 @@ extension NetlinkBatch {
     }
   }
 
-  /// A veth pair: one end up and on the bridge here, the other, still down, inside `namespace`.
+  /// A veth pair: one end up and on the bridge here, the other, still down, inside `namespace`. The end here has no IPv6
+  /// link-local address, which nobody would use, and so none of the traffic and of the kernel's work that goes with one.
   ///
   /// - Parameter peerAddress: nil for one of the kernel's choice.
   mutating func addVeth(
     _ name: String, bridge: Int32, peer: String, peerAddress: HardwareAddress?, namespace: Int32, mtu: UInt32?
   ) throws(SystemCallError) {
     try append(
-      "create the link", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, subject: name, Self.information(up: true)
+      "create the link", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, subject: name, Self.information()
     ) { attributes in
       attributes.put(IFLA_IFNAME, name)
       Self.oneQueue(attributes)
@@ -59,6 +60,10 @@ extension NetlinkBatch {
           }
         }
       }
+    }
+    try disableLinkLocal(subject: name)
+    try append("set the link up", RTM_NEWLINK, 0, subject: name, Self.information(up: true)) {
+      $0.put(IFLA_IFNAME, name)
     }
   }
 
@@ -111,27 +116,24 @@ extension NetlinkBatch {
     }
   }
 
-  /// Has the bridge take and give nothing more through a link (`IFLA_BRPORT_STATE`), and puts it into the group that the
-  /// reaper deletes. To set it down would cut it off as well, but then the kernel looks through all tracked connections
-  /// for some of that link, at once. EBUSY on a bridge with a spanning tree, which decides itself.
+  /// Has the bridge take nothing more from a link, and puts it into the group that the reaper deletes.
+  ///
+  /// The port is locked and what the bridge has learned of it forgotten, so that nothing from there is let in (`locked` in
+  /// bridge(8)). To set the link down, or its port's state, would do as well, but for the first the kernel looks through all
+  /// tracked connections, and for both it goes over all ports of the bridge.
   mutating func cutOff(_ name: String, group: UInt32) throws(SystemCallError) {
     try append(
-      "cut the link off", RTM_NEWLINK, 0, subject: name, tolerating: [ENODEV, ENETDOWN, EOPNOTSUPP], Self.information()
+      "cut the link off", RTM_NEWLINK, 0, subject: name, tolerating: [ENODEV, EOPNOTSUPP], Self.information()
     ) { attributes in
       attributes.put(IFLA_IFNAME, name)
       attributes.put(IFLA_GROUP, group)
       attributes.nest(IFLA_LINKINFO) {
         attributes.put(IFLA_INFO_SLAVE_KIND, "bridge")
-        attributes.nest(IFLA_INFO_SLAVE_DATA) { attributes.put(IFLA_BRPORT_STATE, byte: UInt8(BR_STATE_DISABLED)) }
+        attributes.nest(IFLA_INFO_SLAVE_DATA) {
+          attributes.put(IFLA_BRPORT_LOCKED, byte: 1)
+          attributes.put(IFLA_BRPORT_FLUSH, bytes: [])
+        }
       }
-    }
-  }
-
-  /// Sets a link down and puts it into the group that the reaper deletes.
-  mutating func retire(_ name: String, group: UInt32) throws(SystemCallError) {
-    try append("set the link down", RTM_NEWLINK, 0, subject: name, tolerating: [ENODEV], Self.information(up: false)) {
-      $0.put(IFLA_IFNAME, name)
-      $0.put(IFLA_GROUP, group)
     }
   }
 

@@ -25,11 +25,11 @@ extension NetworkCatalogPlugin {
       let begun = try host.journal.begin(
         plugin: Self.manifest.name, container: container.text,
         [(kind: "attachment", object: drivers.joined(separator: " "))])
-      state.withLock { $0.attachments[container]?.journal = begun }
+      state.withLock { $0.change(container) { $0?.journal = begun } }
       FaultPoint.reach("networks.attach.begun")
       let isHost = drivers == ["host"]
       let namespace = isHost ? nil : try pool(for: places).take()
-      state.withLock { $0.attachments[container]?.namespace = namespace }
+      state.withLock { $0.change(container) { $0?.namespace = namespace } }
       FaultPoint.reach("networks.attach.namespace")
       var reply = NetworkAttach.Reply(namespace: namespace, endpoints: [], ports: [], reservations: [])
       for (driver, attachments) in Self.grouped(places, drivers) {
@@ -53,8 +53,10 @@ extension NetworkCatalogPlugin {
         plugin: Self.manifest.name, container: container.text,
         [(kind: "endpoints", object: try Self.text(reply.endpoints))])
       state.withLock { state in
-        state.attachments[container]?.endpoints = reply.endpoints
-        state.attachments[container]?.journal += entries
+        state.change(container) { attachment in
+          attachment?.endpoints = reply.endpoints
+          attachment?.journal += entries
+        }
       }
       FaultPoint.reach("networks.attach.recorded")
       await call.lease.hold("the networks of \(container.short)") { [self] in await takeBack(container) }
@@ -85,17 +87,12 @@ extension NetworkCatalogPlugin {
       throw lie(
         "\(reply.endpoints.count) endpoints that are not those of the \(wanted.count) networks it was asked for")
     }
-    let others = state.withLock { $0.attachments }
     for endpoint in reply.endpoints where !endpoint.address.isEmpty {
       guard Address(endpoint.address) != nil else { throw lie("\"\(endpoint.address)\", which is no address") }
-      for (other, attachment) in others where other != message.container {
-        let hasIt = attachment.endpoints.contains {
-          $0.networkID == endpoint.networkID && $0.address == endpoint.address
-        }
-        if hasIt {
-          throw lie(
-            "the address \(endpoint.address), which the container \(other.short) has on \(endpoint.networkName)")
-        }
+      let holder = state.withLock { $0.holder(of: endpoint.address, on: endpoint.networkID) }
+      if let holder, holder != message.container {
+        throw lie(
+          "the address \(endpoint.address), which the container \(holder.short) has on \(endpoint.networkName)")
       }
     }
   }
@@ -125,7 +122,7 @@ extension NetworkCatalogPlugin {
       try await detach(container, Call(bus: host.bus))
     } catch {
       host.log.error("the container \(container.short) cannot be taken off its networks: \(error)")
-      state.withLock { $0.attachments[container]?.isOwed = true }
+      state.withLock { $0.change(container) { $0?.isOwed = true } }
     }
   }
 
@@ -148,7 +145,7 @@ extension NetworkCatalogPlugin {
   private func clear(_ container: ObjectID, _ call: Call) async throws(EngineError) {
     let (releasing, isLeft) = state.withLock { state in
       // From here on nobody else takes it back.
-      if state.releasing[container] == nil { state.attachments[container]?.isOwed = false }
+      if state.releasing[container] == nil { state.change(container) { $0?.isOwed = false } }
       return (state.releasing[container], state.attachments[container] != nil)
     }
     if let releasing { await releasing.value }
@@ -156,7 +153,7 @@ extension NetworkCatalogPlugin {
     do throws(EngineError) {
       try await detach(container, call)
     } catch {
-      state.withLock { $0.attachments[container]?.isOwed = true }
+      state.withLock { $0.change(container) { $0?.isOwed = true } }
       throw error
     }
   }
@@ -175,7 +172,7 @@ extension NetworkCatalogPlugin {
       }
       try host.journal.end(attachment.journal)
     }
-    state.withLock { _ = $0.attachments.removeValue(forKey: container) }
+    state.withLock { $0.change(container) { $0 = nil } }
     if let namespace = attachment.namespace { retired.add(namespace) }
   }
 
@@ -188,8 +185,9 @@ extension NetworkCatalogPlugin {
       var drivers: [String] = []
       for place in places where !drivers.contains(place.definition.driver) { drivers.append(place.definition.driver) }
       let networks = places.map(\.definition.id)
-      state.attachments[request.container] = ContainerAttachment(
-        drivers: drivers, networks: networks, endpoints: [], journal: [])
+      state.change(request.container) {
+        $0 = ContainerAttachment(drivers: drivers, networks: networks, endpoints: [], journal: [])
+      }
       return (drivers, state.failed.isEmpty ? [] : places.map(\.definition).filter { state.failed.contains($0.id) })
     }
   }
@@ -199,7 +197,8 @@ extension NetworkCatalogPlugin {
   }
 
   private static func resolve(_ request: NetworkAttach, _ state: CatalogState) throws(EngineError) -> [Place] {
-    let endpoints = request.endpoints.isEmpty ? [EndpointRequest(network: CatalogState.defaultNetwork)] : request.endpoints
+    let endpoints =
+      request.endpoints.isEmpty ? [EndpointRequest(network: CatalogState.defaultNetwork)] : request.endpoints
     var places: [Place] = []
     for endpoint in endpoints {
       let definition = try state.find(endpoint.network)
@@ -289,15 +288,18 @@ extension NetworkCatalogPlugin {
       case "attachment":
         let drivers = entry.object.split(separator: " ").map(String.init)
         state.withLock { state in
-          state.attachments[container] = ContainerAttachment(
-            drivers: drivers, networks: [], endpoints: [], journal: [entry.number])
+          state.change(container) {
+            $0 = ContainerAttachment(drivers: drivers, networks: [], endpoints: [], journal: [entry.number])
+          }
         }
       case "endpoints":
         let endpoints = try JSON.decode([Endpoint].self, Array(entry.object.utf8))
         state.withLock { state in
-          state.attachments[container]?.endpoints = endpoints
-          state.attachments[container]?.networks = endpoints.map(\.networkID)
-          state.attachments[container]?.journal.append(entry.number)
+          state.change(container) { attachment in
+            attachment?.endpoints = endpoints
+            attachment?.networks = endpoints.map(\.networkID)
+            attachment?.journal.append(entry.number)
+          }
         }
       default: break
       }

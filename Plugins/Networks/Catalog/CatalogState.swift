@@ -30,9 +30,39 @@ struct CatalogState {
   var removing: Set<ObjectID> = []
   /// Networks that their driver could not make when the engine started.
   var failed: Set<ObjectID> = []
-  var attachments: [ObjectID: ContainerAttachment] = [:]
+  private(set) var attachments: [ObjectID: ContainerAttachment] = [:]
+  /// Who has which address, of all attachments.
+  private var holders: [Place: ObjectID] = [:]
   /// Containers whose owed attachments are being taken back.
   var releasing: [ObjectID: Once<Void>] = [:]
+
+  private struct Place: Hashable {
+    var network: ObjectID
+    var address: String
+  }
+
+  /// Changes what is known of a container's attachment; nil for none.
+  mutating func change(_ container: ObjectID, _ body: (inout ContainerAttachment?) -> Void) {
+    var attachment = attachments[container]
+    forget(attachment, of: container)
+    body(&attachment)
+    attachments[container] = attachment
+    for endpoint in attachment?.endpoints ?? [] where !endpoint.address.isEmpty {
+      holders[Place(network: endpoint.networkID, address: endpoint.address)] = container
+    }
+  }
+
+  private mutating func forget(_ attachment: ContainerAttachment?, of container: ObjectID) {
+    for endpoint in attachment?.endpoints ?? [] {
+      let place = Place(network: endpoint.networkID, address: endpoint.address)
+      if holders[place] == container { holders[place] = nil }
+    }
+  }
+
+  /// The container that has an address on a network.
+  func holder(of address: String, on network: ObjectID) -> ObjectID? {
+    holders[Place(network: network, address: address)]
+  }
 
   /// A network by its name, its ID, or a prefix of the ID that no other network has.
   ///

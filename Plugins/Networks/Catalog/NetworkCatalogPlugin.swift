@@ -31,7 +31,7 @@ public final class NetworkCatalogPlugin: Plugin {
     let bus = host.bus
     retired = RetiredNamespaces(bus: bus)
     connected = try NamespacePool(bus: bus, capacity: capacity) { (namespace) async throws(EngineError) in
-      let definition = try await bus.request(NetworkInspect(network: CatalogState.defaultNetwork)).definition
+      guard let definition = try await bus.request(NetworkList()).first(where: \.isDefault) else { return }
       _ = try await bus.request(
         NetworkDriverPrepare(definition: definition, namespace: namespace, interface: Self.interface(0)),
         driver: definition.driver)
@@ -136,7 +136,8 @@ public final class NetworkCatalogPlugin: Plugin {
     }
     let names = state.withLock { Set($0.definitions.values.map(\.name)) }
     let missing = CatalogState.predefined.filter { !names.contains($0) }.map { name in
-      NetworkDefinition(id: .random(), name: name, driver: name, created: .now, isDefault: name == CatalogState.defaultNetwork)
+      NetworkDefinition(
+        id: .random(), name: name, driver: name, created: .now, isDefault: name == CatalogState.defaultNetwork)
     }
     if missing.isEmpty { return }
     try await write(missing, call)

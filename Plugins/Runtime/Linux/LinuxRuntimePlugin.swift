@@ -38,7 +38,9 @@ public final class LinuxRuntimePlugin: Plugin {
     replenisher = Replenisher(host.bus.timekeeper)
     plans = PlanBuilder(instance: host.instance, filters: filters)
     let table = Relay()
-    watcher = try ShimWatcher(executor: host.bus.executor) { link, tiding in table.target.withLock { $0 }?.hear(link, tiding) }
+    watcher = try ShimWatcher(executor: host.bus.executor) { link, tiding in
+      table.target.withLock { $0 }?.hear(link, tiding)
+    }
     table.target.withLock { $0 = self }
   }
 
@@ -152,7 +154,10 @@ public final class LinuxRuntimePlugin: Plugin {
           container: container, directory: directory, socket: socket, shimPID: pid, spawned: MonotonicClock.now)
       }
       FaultPoint.reach("runtime.prepare.spawned")
-      shims.withLock { $0.prepared[container] = link }
+      shims.withLock { shims in
+        shims.prepared[container] = link
+        shims.entries[container] = entries
+      }
       return link
     } catch {
       try? directory.remove()
@@ -329,7 +334,9 @@ public final class LinuxRuntimePlugin: Plugin {
   /// is not waited for: it holds nothing any more and goes by itself.
   func remove(_ container: ObjectID) throws(EngineError) {
     let directory = directory(container)
-    let (link, isOver) = shims.withLock { ($0.take(container), $0.forget(container)) }
+    let (link, isOver, known) = shims.withLock { shims in
+      (shims.take(container), shims.forget(container), shims.entries.removeValue(forKey: container))
+    }
     if let link {
       _ = link.claimsExit()
       end(link)
@@ -343,8 +350,9 @@ public final class LinuxRuntimePlugin: Plugin {
       throw EngineError(.internalFailure, "the container's runtime directory cannot be removed: \(error)")
     }
     FaultPoint.reach("runtime.remove.directory")
-    try host.journal.end(
-      host.journal.entries(plugin: Self.manifest.name, container: container.text).map(\.number))
+    // Those of a container that another engine started are looked up.
+    let entries = known ?? host.journal.entries(plugin: Self.manifest.name, container: container.text).map(\.number)
+    try host.journal.end(entries)
   }
 
   /// Tells a shim to end and waits until it has: its socket is at its end when it and its container are gone.
@@ -375,6 +383,8 @@ struct ShimTable: Sendable {
   /// Spawned, and without a container yet.
   var prepared: [ObjectID: ShimLink] = [:]
   var running: [ObjectID: ShimLink] = [:]
+  /// The journal's entries about containers that this engine started.
+  var entries: [ObjectID: [UInt64]] = [:]
   /// Told by their shims how they ended, and not removed yet.
   private var over: Set<ObjectID> = []
 

@@ -32,7 +32,7 @@ extension LinuxRuntimePlugin {
     // What no entry names was made by somebody else, or the journal was lost.
     let base = try host.runtimeDirectory()
     let expected = standby.names.union((request.running + prepared + live.keys).map { directory($0).name })
-    for found in (try? Files.list(base)) ?? [] 
+    for found in (try? Files.list(base)) ?? []
     where !seen.contains(found) && !expected.contains(found) && !found.hasPrefix(DirectoryPool.prefix) {
       differences.append(SystemDifference(kind: .leftover, plugin: name, object: "runtime directory \(base)/\(found)"))
       if request.repair { removeUnknown(ContainerDirectory(base: base, name: found)) }
