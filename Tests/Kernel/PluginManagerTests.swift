@@ -73,7 +73,10 @@ struct PluginManagerTests {
     let instance = Instance(
       root: directory, runtimeDirectory: directory, hash: "00000000", isDefault: false, daemonPath: "", shimPath: "",
       version: "test")
-    return PluginManager(bus: bus, instance: instance, journal: try Journal(path: directory + "/journal"))
+    let journal = try Journal(path: directory + "/journal")
+    // Nothing here makes a directory of its own, and the journal has its file open.
+    try Files.removeTree(directory)
+    return PluginManager(bus: bus, instance: instance, journal: journal)
   }
 
   @Test func aPluginThatMayBeSkippedIsAndSaysWhy() async throws {
