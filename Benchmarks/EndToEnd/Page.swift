@@ -101,6 +101,13 @@ enum Page {
     text += "<h3><code>ps</code>, milliseconds</h3>\n"
     text += Chart.lines(lines { Double($0.list) / 1000 }, across: "containers")
     text += "<h3>Attaching one more container to the bridge, milliseconds</h3>\n"
+    text += "<p>As a step of a start, beside which files and record are made on the same processors.\n"
+    if let link = results.attachment {
+      text +=
+        "A link with its address and route alone (<code>engine bench</code>): the first \(link.first) \u{B5}s, "
+        + "the 300th \(link.last) \u{B5}s; after pauses \(link.firstAfterPause) and \(link.lastAfterPause).\n"
+    }
+    text += "</p>\n"
     var attach = lines { $0.attach.map { Double($0) / 1000 } }
     for line in lines({ $0.attachAfterPause.map { Double($0) / 1000 } }) {
       attach.append(Chart.Line(label: "\(line.label), after a pause", points: line.points, color: "#0891b2"))

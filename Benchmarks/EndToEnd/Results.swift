@@ -53,6 +53,15 @@ struct Results: Codable, Equatable {
     var perSecond: Double
   }
 
+  /// A link on a bridge with address and route, made by the driver's own code and nothing else (`engine bench`).
+  struct Attachment: Codable, Equatable {
+    /// The median of the first link on the bridge and of the 300th.
+    var first: Int
+    var last: Int
+    var firstAfterPause: Int
+    var lastAfterPause: Int
+  }
+
   /// With so many idle containers.
   struct Scale: Codable, Equatable {
     var peer: String
@@ -134,6 +143,7 @@ struct Results: Codable, Equatable {
   var modes: [Mode] = []
   var throughput: [Throughput] = []
   var scaling: [Scale] = []
+  var attachment: Attachment?
   /// Kilobytes of PSS for each container, by peer: the slope between 50 and 100.
   var perContainer: [String: Int] = [:]
   /// Kilobytes of RSS of the daemons, by peer, after one container and before any other.
@@ -164,6 +174,7 @@ struct Results: Codable, Equatable {
     keep("commands", \.start)
     keep("throughput", \.throughput)
     keep("scaling", \.scaling)
+    keep("scaling", \.attachment)
     keep("scaling", \.perContainer)
     keep("images", \.images)
     keep("logs", \.logs)

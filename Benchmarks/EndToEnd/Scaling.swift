@@ -1,5 +1,7 @@
 import BenchmarkSupport
+import Contracts
 import Glibc
+import Wire
 
 /// What changes with the number of containers.
 extension Suite {
@@ -46,6 +48,42 @@ extension Suite {
         fail("\(peer.name) with idle containers, from here on: \(failure)")
       }
     }
+  }
+
+  /// The first and the 300th link on a bridge, out of `engine bench`: there nothing else is done at the same time.
+  func attachment(directory: String) throws -> Results.Attachment? {
+    struct Report: Decodable {
+      struct Figure: Decodable {
+        struct Mode: Decodable {
+          var engine: Quantiles
+        }
+        struct Quantiles: Decodable {
+          var p50: Int
+        }
+        var name: String
+        var hot: Mode
+        var paused: Mode
+      }
+      var figures: [Figure]
+    }
+    let path = "\(directory)/attachment.json"
+    let command = ["\(options.binaries)/engine", "bench", "--only", "network", "--runs", "60", "--json", path]
+    _ = try Processes.output(command)
+    let figures = try JSON.decode(Report.self, Array(try Processes.output(["cat", path]).utf8)).figures
+    func total(_ ordinal: String, _ mode: (Report.Figure) -> Report.Figure.Mode) throws -> Int {
+      let parts = figures.filter { $0.name.hasSuffix(ordinal) }.map { mode($0).engine.p50 }
+      guard parts.count == 2 else {
+        throw Processes.Failure(description: "engine bench measured \(parts.count) steps of the \(ordinal) link")
+      }
+      return (parts[0] + parts[1]) / 1000
+    }
+    let found = Results.Attachment(
+      first: try total(", 1st", \.hot), last: try total(", 300th", \.hot),
+      firstAfterPause: try total(", 1st", \.paused), lastAfterPause: try total(", 300th", \.paused))
+    print(
+      "\none link on a bridge: the first \(found.first) us, the 300th \(found.last) us; after pauses "
+        + "\(found.firstAfterPause) us, \(found.lastAfterPause) us")
+    return found
   }
 
   private func scaling(_ peer: Peer, until deadline: Double) throws {

@@ -65,7 +65,10 @@ final class Suite {
       results.start = try start(of: engine)
     }
     try section("throughput") { try throughput(daemons, until: $0) }
-    try section("scaling") { try scaling(daemons, until: $0) }
+    try section("scaling") {
+      results.attachment = try attachment(directory: peers.directory)
+      try scaling(daemons, until: $0)
+    }
     try write()
   }
 

@@ -60,9 +60,13 @@ struct Target: Codable, Equatable {
     }
     func list(_ peer: String) -> Double? { scale(peer, 200).map { Double($0.list) } }
     atMost("ps with 200 containers", 0.5, "1/2 of docker", quotient(list("engine"), list("docker")), ratio)
-    func attach(_ containers: Int) -> Double? { scale("engine", containers)?.attach.map(Double.init) }
-    // There are that many containers already when one more is attached.
-    atMost("attach of the 300th container", 1.3, "1.3 x the first", quotient(attach(300), attach(0)), ratio)
+    let link = results.attachment
+    atMost(
+      "attach of the 300th container, hot", 1.3, "1.3 x the first",
+      quotient(link.map { Double($0.last) }, link.map { Double($0.first) }), ratio)
+    atMost(
+      "attach of the 300th container, with pauses", 1.3, "1.3 x the first",
+      quotient(link.map { Double($0.lastAfterPause) }, link.map { Double($0.firstAfterPause) }), ratio)
     for path in [Results.Network.between, Results.Network.fromHost] {
       func speed(_ peer: String) -> Double? {
         results.network.first { $0.peer == peer && $0.path == path }.map { Double($0.megabitsPerSecond) }
