@@ -110,6 +110,9 @@ package enum Netlink {
     case namespace(Int32)
   }
 
+  /// As many queues each way as the engine's links have.
+  private static let queues = UInt32(min(max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN))), 4))
+
   /// A veth pair: `name` on the bridge and up, `peer` in the owner's network namespace.
   package static func addVeth(
     _ name: String = "fl0", to bridge: Int32, peer peerName: String = "eth0", of owner: Owner,
@@ -118,8 +121,8 @@ package enum Netlink {
     var veth = Message(UInt16(RTM_NEWLINK), NLM_F_CREATE | NLM_F_EXCL)
     veth.link(up: true)
     veth.attribute(Int(IFLA_IFNAME), name)
-    veth.attribute(Int(IFLA_NUM_TX_QUEUES), 1)
-    veth.attribute(Int(IFLA_NUM_RX_QUEUES), 1)
+    veth.attribute(Int(IFLA_NUM_TX_QUEUES), Self.queues)
+    veth.attribute(Int(IFLA_NUM_RX_QUEUES), Self.queues)
     veth.attribute(Int(IFLA_MASTER), UInt32(bridge))
     veth.nest(Int(IFLA_LINKINFO)) { information in
       information.attribute(Int(IFLA_INFO_KIND), "veth")
@@ -127,8 +130,8 @@ package enum Netlink {
         data.nest(1) { peer in  // VETH_INFO_PEER
           peer.append(ifinfomsg())
           peer.attribute(Int(IFLA_IFNAME), peerName)
-          peer.attribute(Int(IFLA_NUM_TX_QUEUES), 1)
-          peer.attribute(Int(IFLA_NUM_RX_QUEUES), 1)
+          peer.attribute(Int(IFLA_NUM_TX_QUEUES), Self.queues)
+          peer.attribute(Int(IFLA_NUM_RX_QUEUES), Self.queues)
           switch owner {
           case .process(let process): peer.attribute(Int(IFLA_NET_NS_PID), UInt32(process))
           case .namespace(let number): peer.attribute(Int(IFLA_NET_NS_FD), UInt32(number))

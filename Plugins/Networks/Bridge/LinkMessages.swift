@@ -15,10 +15,13 @@ extension NetlinkBatch {
     return header
   }
 
-  /// A veth has no lock of its own to share out, and each further queue costs two objects in sysfs.
-  private static func oneQueue(_ attributes: borrowing NetlinkAttributes) {
-    attributes.put(IFLA_NUM_TX_QUEUES, 1)
-    attributes.put(IFLA_NUM_RX_QUEUES, 1)
+  /// The queues of a veth, each way: the kernel would make one for each processor there could be, and two objects in sysfs
+  /// for each of them. With one alone, a stream between two containers had 3 % less on two processors.
+  private static let queues = UInt32(min(max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN))), 4))
+
+  private static func putQueues(_ attributes: borrowing NetlinkAttributes) {
+    attributes.put(IFLA_NUM_TX_QUEUES, queues)
+    attributes.put(IFLA_NUM_RX_QUEUES, queues)
   }
 
   /// A bridge, up. EEXIST when there is a link of that name.
@@ -44,7 +47,7 @@ extension NetlinkBatch {
       "create the link", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, subject: name, Self.information()
     ) { attributes in
       attributes.put(IFLA_IFNAME, name)
-      Self.oneQueue(attributes)
+      Self.putQueues(attributes)
       attributes.put(IFLA_MASTER, UInt32(bitPattern: bridge))
       if let mtu { attributes.put(IFLA_MTU, mtu) }
       attributes.nest(IFLA_LINKINFO) {
@@ -53,7 +56,7 @@ extension NetlinkBatch {
           attributes.nest(VETH_INFO_PEER) {
             attributes.append(Self.information())
             attributes.put(IFLA_IFNAME, peer)
-            Self.oneQueue(attributes)
+            Self.putQueues(attributes)
             if let peerAddress { attributes.put(IFLA_ADDRESS, bytes: peerAddress.bytes) }
             if let mtu { attributes.put(IFLA_MTU, mtu) }
             attributes.put(IFLA_NET_NS_FD, UInt32(bitPattern: namespace))
