@@ -170,4 +170,22 @@ struct BridgePrepareTests {
     }
     #expect(try links() == [])
   }
+
+  /// Whoever needs a link gone at once does the reaper's work, perhaps at the same time; an address is given back once.
+  @Test func anAddressIsGivenBackOnce() async throws {
+    defer { engine.removeFiles() }
+    let network = try await engine.create("bridge", isDefault: true)
+    let namespaces = try (0..<3).map { _ in try TestNamespace() }
+    let containers = namespaces.map { _ in ObjectID.random() }
+    _ = try await engine.attach(containers[0], namespaces[0], network)
+    try await engine.detach(containers[0])
+    // As two reapers see it that begin at once.
+    let links = engine.driver.state.withLock { $0.draining }
+    engine.driver.reap()
+    let second = try await engine.attach(containers[1], namespaces[1], network)
+    try engine.driver.forget(links)
+    let third = try await engine.attach(containers[2], namespaces[2], network)
+    #expect(second.endpoints.first?.address == "172.17.0.2")
+    #expect(third.endpoints.first?.address == "172.17.0.3")
+  }
 }

@@ -16,6 +16,8 @@ final class FakeBridge: Plugin {
   static let manifest = PluginManifest(name: "network-bridge", role: "network", driver: "bridge")
   let asked = Mutex<[String]>([])
   let failure = Mutex<EngineError?>(nil)
+  /// What happens after it has taken a container off and before it says so.
+  let meanwhile = Mutex<(@Sendable () async -> EngineError?)?>(nil)
 
   init() {}
   init(host: PluginHost) throws(EngineError) {}
@@ -50,6 +52,11 @@ final class FakeBridge: Plugin {
     }
     try registrar.answerAsDriver(NetworkDriverDetach.self) { (request, _) async throws(EngineError) in
       try self.note("detach", fails: false)
+      let meanwhile = self.meanwhile.withLock { meanwhile in
+        defer { meanwhile = nil }
+        return meanwhile
+      }
+      if let error = await meanwhile?() { throw error }
       return Done()
     }
   }
@@ -314,6 +321,30 @@ struct CatalogTests {
     _ = try await fixture.create("bare")
     let request = NetworkAttach(container: .random(), endpoints: [endpoint], ports: [])
     #expect(await fixture.error { try await fixture.bus.request(request) } == message)
+  }
+
+  /// A driver may give an address to the next container before it has answered that the last one is off.
+  @Test func anAddressIsFreeAsSoonAsItsDriverWasAskedForIt() async throws {
+    let fixture = try await Fixture()
+    let (first, second, third) = (ObjectID.random(), ObjectID.random(), ObjectID.random())
+    _ = try await fixture.attach(["bridge"], container: first)
+    let attached = Mutex<[String]>([])
+    fixture.bridge.meanwhile.withLock {
+      $0 = {
+        let outcome = await fixture.error { try await fixture.attach(["bridge"], container: second) }
+        attached.withLock { $0.append(outcome) }
+        return nil
+      }
+    }
+    _ = try await fixture.bus.request(NetworkDetach(container: first))
+    #expect(attached.withLock { $0 } == ["no error"])
+    // One that could not be taken off has it still.
+    fixture.bridge.meanwhile.withLock { $0 = { EngineError(.internalFailure, "not today") } }
+    #expect(await fixture.error { try await fixture.bus.request(NetworkDetach(container: second)) } == "not today")
+    let message = await fixture.error { try await fixture.attach(["bridge"], container: third) }
+    #expect(message.contains("which the container \(second.short) has on bridge"))
+    _ = try await fixture.bus.request(NetworkDetach(container: second))
+    #expect(await fixture.error { try await fixture.attach(["bridge"], container: third) } == "no error")
   }
 
   /// The fake driver gives everybody the same address.

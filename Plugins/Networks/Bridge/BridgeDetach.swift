@@ -78,12 +78,19 @@ extension BridgeDriver {
       try routing.send(&batch)
     }
     FaultPoint.reach("bridge.reap.deleted")
+    try forget(links)
+  }
+
+  /// Takes note that links are gone. Somebody else may have deleted some of them at the same time, and their addresses may
+  /// be others' by now: each is given back once.
+  func forget(_ links: [AttachedLink]) throws(EngineError) {
     try journal.end(links.map(\.entry))
     state.withLock { state in
       let gone = Set(links.map(\.link))
+      let ours = state.draining.filter { gone.contains($0.link) }
       state.draining.removeAll { gone.contains($0.link) }
       state.spares = state.spares.filter { !gone.contains($0.value.link.link) }
-      for link in links { state.networks[link.network]?.addresses.release(link.address) }
+      for link in ours { state.networks[link.network]?.addresses.release(link.address) }
     }
   }
 }

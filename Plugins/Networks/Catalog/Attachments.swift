@@ -163,14 +163,21 @@ extension NetworkCatalogPlugin {
     guard let attachment = state.withLock({ $0.attachments[container] }) else { return }
     // Without an entry in the journal no driver has been asked.
     if !attachment.journal.isEmpty {
-      for driver in attachment.drivers.reversed() {
-        let detach = NetworkDriverDetach(container: container)
-        if try await !host.bus.release(detach, role: "network", driver: driver, call) {
-          host.log.warning("the driver \(driver) is gone, so it is not told that \(container.short) left its networks")
+      state.withLock { $0.change(container) { $0?.isLeaving = true } }
+      do throws(EngineError) {
+        for driver in attachment.drivers.reversed() {
+          let detach = NetworkDriverDetach(container: container)
+          if try await !host.bus.release(detach, role: "network", driver: driver, call) {
+            host.log.warning(
+              "the driver \(driver) is gone, so it is not told that \(container.short) left its networks")
+          }
+          FaultPoint.reach("networks.detach.disconnected")
         }
-        FaultPoint.reach("networks.detach.disconnected")
+        try host.journal.end(attachment.journal)
+      } catch {
+        state.withLock { $0.change(container) { $0?.isLeaving = false } }
+        throw error
       }
-      try host.journal.end(attachment.journal)
     }
     state.withLock { $0.change(container) { $0 = nil } }
     if let namespace = attachment.namespace { retired.add(namespace) }

@@ -12,6 +12,8 @@ struct ContainerAttachment {
   var namespace: Descriptor?
   /// Its open entries in the journal.
   var journal: [UInt64]
+  /// It is being taken back: its drivers may have given its addresses to others by now.
+  var isLeaving = false
   /// Nobody has it any more, and a driver could not be told: that is made up for as soon as it can.
   var isOwed = false
 }
@@ -47,7 +49,8 @@ struct CatalogState {
     forget(attachment, of: container)
     body(&attachment)
     attachments[container] = attachment
-    for endpoint in attachment?.endpoints ?? [] where !endpoint.address.isEmpty {
+    guard let attachment, !attachment.isLeaving else { return }
+    for endpoint in attachment.endpoints where !endpoint.address.isEmpty {
       holders[Place(network: endpoint.networkID, address: endpoint.address)] = container
     }
   }
