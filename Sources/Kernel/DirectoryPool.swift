@@ -25,22 +25,24 @@ public final class DirectoryPool: Sendable {
   private let parent: String
   private let capacity: Int
   private let bus: Bus
-  private let replenisher: Replenisher
+  /// Nil where only `fill` makes more.
+  private let replenisher: Replenisher?
   private let prepare: @Sendable (String) throws(SystemCallError) -> Void
   private let state = Mutex(State())
 
   /// - Parameters:
   ///   - parent: where they are; it may be made later than this.
+  ///   - refills: those that were taken are replaced by themselves, as soon as nobody wants any.
   ///   - prepare: makes in a new directory, whose mode is 0700, what one of these has.
   public init(
-    in parent: String, capacity: Int = 4, bus: Bus,
+    in parent: String, capacity: Int = 4, bus: Bus, refills: Bool = true,
     _ prepare: @escaping @Sendable (String) throws(SystemCallError) -> Void = { (_) throws(SystemCallError) in }
   ) {
     self.parent = parent
     self.capacity = capacity
     self.bus = bus
     self.prepare = prepare
-    replenisher = Replenisher(bus.timekeeper)
+    replenisher = refills ? Replenisher(bus.timekeeper) : nil
   }
 
   /// Removes what an engine before this one left.
@@ -55,7 +57,7 @@ public final class DirectoryPool: Sendable {
   /// - Throws: EEXIST where there is something at `path`.
   public func take(as path: String) throws(SystemCallError) {
     let (ready, isLast) = state.withLock { state in (state.idle.popLast(), state.idle.isEmpty) }
-    replenisher.taken(isLast: isLast) { [self] in Task(executorPreference: bus.executor) { self.fill() } }
+    replenisher?.taken(isLast: isLast) { [self] in Task(executorPreference: bus.executor) { self.fill() } }
     if let ready {
       // Not onto an empty directory, which rename(2) would replace.
       if renameat2(AT_FDCWD, ready, AT_FDCWD, path, Self.noReplace) == 0 { return }

@@ -16,7 +16,7 @@ struct DirectoryPoolTests {
   }
 
   private func pool(capacity: Int = 3) -> DirectoryPool {
-    DirectoryPool(in: parent, capacity: capacity, bus: bus) { (path) throws(SystemCallError) in
+    DirectoryPool(in: parent, capacity: capacity, bus: bus, refills: false) { (path) throws(SystemCallError) in
       try SystemCallError.check("mkdir", path) { mkdir("\(path)/inside", 0o750) }
     }
   }
@@ -90,6 +90,17 @@ struct DirectoryPoolTests {
     try pool.give(back: "\(parent)/late")
     pool.fill()
     #expect(try Files.list(parent) == [])
+  }
+
+  @Test func replacesWhatWasTaken() async throws {
+    defer { try? Files.removeTree(parent) }
+    let pool = DirectoryPool(in: parent, capacity: 2, bus: bus)
+    try pool.take(as: "\(parent)/first")
+    while try spares < 2 { try await Task.sleep(for: .milliseconds(5)) }
+    try pool.take(as: "\(parent)/second")
+    while try spares < 2 { try await Task.sleep(for: .milliseconds(5)) }
+    pool.close()
+    #expect(try Files.list(parent).sorted() == ["first", "second"])
   }
 
   @Test func whatAKilledEngineLeftGoes() throws {

@@ -35,7 +35,6 @@ extension BridgeDriver {
             ? []
             : [(kind: AttachedContainer.portsKind, object: published.map(\.text).joined(separator: ";"))]))
       for index in plans.indices { plans[index].link.entry = numbers[index] }
-      try journal.end(plans.compactMap(\.spare?.entry))
       made.links = plans.map(\.link)
       made.portsEntries = Array(numbers.dropFirst(plans.count))
       let record = made
@@ -44,6 +43,8 @@ extension BridgeDriver {
         state.containers[request.container, default: AttachedContainer()].ports += record.ports
         state.containers[request.container, default: AttachedContainer()].portsEntries += record.portsEntries
       }
+      // They are this container's from here on.
+      try journal.end(plans.compactMap(\.spare?.entry))
       FaultPoint.reach("bridge.attach.recorded")
       try makeLinks(plans, namespace: namespace.number, publishes: !published.isEmpty)
       FaultPoint.reach("bridge.attach.linked")

@@ -5,8 +5,8 @@ import Kernel
 import LinuxSystem
 import Synchronization
 
-/// Makes network namespaces for containers, each with `lo` up and Docker's settings, and keeps a few ready: making one costs 0.1 to 0.2 ms,
-/// and several times that when the kernel's caches are cold.
+/// Makes network namespaces for containers, each with `lo` up and Docker's settings, and keeps a few ready: making one
+/// costs 0.1 to 0.2 ms, and several times that when the kernel's caches are cold.
 package final class NamespacePool: Sendable {
   /// What is done to a namespace before it is kept ready.
   package typealias Preparation = @Sendable (Descriptor) async throws(EngineError) -> Void

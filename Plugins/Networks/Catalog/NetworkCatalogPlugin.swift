@@ -11,7 +11,7 @@ public final class NetworkCatalogPlugin: Plugin {
     keys: [
       ConfigurationKey(
         "ready_namespaces", .integer(4), range: 0...64,
-        "How many network namespaces are kept ready for containers that start.")
+        "How many network namespaces are kept ready for containers that start, with a link on the default network.")
     ])
 
   /// The kind of this plugin's records.
