@@ -24,7 +24,6 @@ public final class DirectoryPool: Sendable {
 
   private let parent: String
   private let capacity: Int
-  private let bus: Bus
   /// Nil where only `fill` makes more.
   private let replenisher: Replenisher?
   private let prepare: @Sendable (String) throws(SystemCallError) -> Void
@@ -40,9 +39,8 @@ public final class DirectoryPool: Sendable {
   ) {
     self.parent = parent
     self.capacity = capacity
-    self.bus = bus
     self.prepare = prepare
-    replenisher = refills ? Replenisher(bus.timekeeper) : nil
+    replenisher = refills ? Replenisher(bus) : nil
   }
 
   /// Removes what an engine before this one left.
@@ -57,7 +55,7 @@ public final class DirectoryPool: Sendable {
   /// - Throws: EEXIST where there is something at `path`.
   public func take(as path: String) throws(SystemCallError) {
     let (ready, isLast) = state.withLock { state in (state.idle.popLast(), state.idle.isEmpty) }
-    replenisher?.taken(isLast: isLast) { [self] in Task(executorPreference: bus.executor) { self.fill() } }
+    replenisher?.taken(isLast: isLast) { [self] in fill() }
     if let ready {
       // Not onto an empty directory, which rename(2) would replace.
       if renameat2(AT_FDCWD, ready, AT_FDCWD, path, Self.noReplace) == 0 { return }

@@ -1,7 +1,8 @@
 import LinuxSystem
 import Synchronization
 
-/// Decides when what is kept ready is made anew: when nobody has taken any for a while, or when nothing is left.
+/// Decides when what is kept ready is made anew: when nobody has taken any for a while, or when nothing is left. What was
+/// given back and is to go may wait for the same moments.
 ///
 /// Making a namespace or a process right after one was taken competes with the container that took it, for the processor
 /// and for the kernel's grace periods; one command later nobody notices.
@@ -18,17 +19,20 @@ public final class Replenisher: Sendable {
   /// How long whoever took the last gets a start.
   public static let urgent = Duration.milliseconds(5)
 
-  private let timekeeper: Timekeeper
+  /// What is to be done then, on the bus's executor: it may block.
+  public typealias Work = @Sendable () async -> Void
+
+  private let bus: Bus
   private let state = Mutex(State())
 
-  public init(_ timekeeper: Timekeeper) { self.timekeeper = timekeeper }
+  public init(_ bus: Bus) { self.bus = bus }
 
   /// One was taken.
   ///
   /// - Parameters:
   ///   - isLast: nothing is left.
-  ///   - fill: called on the timekeeper's thread: it must not block.
-  public func taken(isLast: Bool, fill: @escaping @Sendable () -> Void) {
+  ///   - fill: makes more.
+  public func taken(isLast: Bool, fill: @escaping Work) {
     let schedules = state.withLock { state -> Bool in
       state.last = MonotonicClock.now
       defer { if isLast { state.isUrgent = true } else { state.waitsForQuiet = true } }
@@ -37,11 +41,11 @@ public final class Replenisher: Sendable {
     if schedules { schedule(after: isLast ? Self.urgent : Self.quiet, isUrgent: isLast, fill) }
   }
 
-  private func schedule(after delay: Duration, isUrgent: Bool, _ fill: @escaping @Sendable () -> Void) {
-    _ = timekeeper.schedule(after: delay) { [self] in due(isUrgent: isUrgent, fill) }
+  private func schedule(after delay: Duration, isUrgent: Bool, _ fill: @escaping Work) {
+    _ = bus.timekeeper.schedule(after: delay) { [self] in due(isUrgent: isUrgent, fill) }
   }
 
-  private func due(isUrgent: Bool, _ fill: @escaping @Sendable () -> Void) {
+  private func due(isUrgent: Bool, _ fill: @escaping Work) {
     let rest = state.withLock { state -> Int64 in
       if isUrgent {
         state.isUrgent = false
@@ -51,6 +55,7 @@ public final class Replenisher: Sendable {
       if rest <= 0 { state.waitsForQuiet = false }
       return rest
     }
-    if rest > 0 { schedule(after: .nanoseconds(rest), isUrgent: false, fill) } else { fill() }
+    if rest > 0 { return schedule(after: .nanoseconds(rest), isUrgent: false, fill) }
+    Task(executorPreference: bus.executor) { await fill() }
   }
 }

@@ -54,9 +54,8 @@ import Testing
   }
 
   @Test func replenishesWhenItIsQuietOrWhenNothingIsLeft() async throws {
-    let timekeeper = Bus().timekeeper
     let fills = Counter()
-    let replenisher = Replenisher(timekeeper)
+    let replenisher = Replenisher(Bus())
     func filled(_ count: Int) async throws {
       for _ in 0..<2000 where fills.value.withLock({ $0 }) < count { try await Task.sleep(for: .milliseconds(2)) }
       #expect(fills.value.withLock { $0 } >= count)

@@ -28,7 +28,7 @@ extension RealKernel {
       let script = "#!/bin/sh\necho \"$@\" > \(base)/started\n"
       try Files.replace(daemon, with: Array(script.utf8), mode: 0o755, durable: false)
       let directory = ContainerDirectory(base: "\(base)/run", name: "orphan")
-      try directory.make()
+      try Files.makeDirectory(directory.path)
       let listener = try directory.listen()
       var ends: [Int32] = [-1, -1]
       try SystemCallError.check("socketpair") {
@@ -65,7 +65,7 @@ extension RealKernel {
 
     @Test func aPreparedShimEndsWithItsEngine() throws {
       let directory = ContainerDirectory(base: "\(fixture.directory)/run", name: "early")
-      try directory.make()
+      try Files.makeDirectory(directory.path)
       let listener = try directory.listen()
       var ends: [Int32] = [-1, -1]
       try SystemCallError.check("socketpair") {

@@ -22,7 +22,6 @@ package final class NamespacePool: Sendable {
     ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"), ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
   ]
 
-  private let bus: Bus
   private let capacity: Int
   private let prepare: Preparation
   private let hostNamespace: Descriptor
@@ -33,10 +32,9 @@ package final class NamespacePool: Sendable {
   ///   - capacity: how many are kept ready; 0 makes each one when it is asked for.
   ///   - prepare: a namespace for which it fails is as good as a fresh one.
   package init(bus: Bus, capacity: Int, prepare: @escaping Preparation = { _ in }) throws(EngineError) {
-    self.bus = bus
     self.capacity = capacity
     self.prepare = prepare
-    replenisher = Replenisher(bus.timekeeper)
+    replenisher = Replenisher(bus)
     do {
       hostNamespace = Descriptor(adopting: try Files.open("/proc/thread-self/ns/net", O_RDONLY).release())
     } catch {
@@ -51,9 +49,7 @@ package final class NamespacePool: Sendable {
   /// - Throws: `resourceExhausted` when the kernel has no room for another one, else `internalFailure`.
   package func take() throws(EngineError) -> Descriptor {
     let (ready, isLast) = state.withLock { state in (state.ready.popLast(), state.ready.isEmpty) }
-    if capacity > 0 {
-      replenisher.taken(isLast: isLast) { [self] in Task(executorPreference: bus.executor) { await self.refill() } }
-    }
+    if capacity > 0 { replenisher.taken(isLast: isLast) { [self] in await refill() } }
     if let ready { return ready }
     do {
       return try make()

@@ -10,21 +10,17 @@ final class RetiredNamespaces: Sendable {
   /// So many do not wait for a quiet moment.
   private static let crowd = 32
 
-  private let bus: Bus
   private let replenisher: Replenisher
   private let held = Mutex<[Descriptor]>([])
 
-  init(bus: Bus) {
-    self.bus = bus
-    replenisher = Replenisher(bus.timekeeper)
-  }
+  init(bus: Bus) { replenisher = Replenisher(bus) }
 
   func add(_ namespace: Descriptor) {
     let count = held.withLock { held in
       held.append(namespace)
       return held.count
     }
-    replenisher.taken(isLast: count >= Self.crowd) { [self] in Task(executorPreference: bus.executor) { self.letGo() } }
+    replenisher.taken(isLast: count >= Self.crowd) { [self] in letGo() }
   }
 
   func letGo() {

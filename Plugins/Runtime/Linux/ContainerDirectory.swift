@@ -21,10 +21,6 @@ struct ContainerDirectory: Sendable {
 
   private static let socketName = "shim.sock"
 
-  func make() throws(SystemCallError) {
-    try Files.makeDirectory(path, mode: 0o700)
-  }
-
   /// A listening socket in the directory. Its address goes through /proc/self/fd, so that a long root fits (unix(7)
   /// takes 108 bytes).
   func listen() throws(SystemCallError) -> OwnedDescriptor {

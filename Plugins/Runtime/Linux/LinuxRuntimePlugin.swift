@@ -35,7 +35,7 @@ public final class LinuxRuntimePlugin: Plugin {
     spares = DirectoryPool(in: directoryBase, bus: host.bus)
     standby = StandbyShims(
       base: directoryBase, spares: spares, spawner: spawner, count: Int(host.setting("standby-shims")) ?? 0)
-    replenisher = Replenisher(host.bus.timekeeper)
+    replenisher = Replenisher(host.bus)
     plans = PlanBuilder(instance: host.instance, filters: filters)
     let table = Relay()
     watcher = try ShimWatcher(executor: host.bus.executor) { link, tiding in
@@ -190,9 +190,7 @@ public final class LinuxRuntimePlugin: Plugin {
       link.runs(pid: pid, pidfd: answer.descriptors.first)
       shims.withLock { $0.started(link) }
       watcher.watch(link)
-      replenisher.taken(isLast: standby.isEmpty) { [standby, bus = host.bus] in
-        Task(executorPreference: bus.executor) { standby.fill() }
-      }
+      replenisher.taken(isLast: standby.isEmpty) { [standby] in standby.fill() }
       let steps = link.measured(measured ?? [])
       record(steps, link, process: pid, call)
       return RuntimeStart.Reply(
