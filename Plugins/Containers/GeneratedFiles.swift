@@ -6,7 +6,6 @@ import LinuxSystem
 enum GeneratedFiles {
   /// What the files depend on besides the container itself.
   struct Host: Sendable {
-    var hosts: String
     var resolver: String
 
     static func read() -> Host {
@@ -15,7 +14,7 @@ enum GeneratedFiles {
       let servers = GeneratedFiles.words(stub, "nameserver").flatMap { $0 }
       let upstream =
         servers == ["127.0.0.53"] ? (try? Files.readText("/run/systemd/resolve/resolv.conf")) ?? stub : stub
-      return Host(hosts: "", resolver: upstream)
+      return Host(resolver: upstream)
     }
   }
 
@@ -38,17 +37,24 @@ enum GeneratedFiles {
     }
   }
 
-  static func make(
-    _ configuration: ContainerConfiguration, endpoints: [Endpoint], host: Host = .read()
-  ) throws(EngineError) -> [String: String] {
-    let mode = NetworkMode(configuration)
-    var base: String?
-    if mode == .host { base = host.hosts.isEmpty ? try? Files.readText("/etc/hosts") : host.hosts }
+  static let hostsPath = "/etc/hosts"
+
+  /// Every file, by its path in the container. /etc/hosts is empty: it is known when the container's addresses are.
+  static func make(_ configuration: ContainerConfiguration, host: Host = .read()) -> [String: String] {
+    let keepsLoopback = NetworkMode(configuration) == .host
     return [
       "/etc/hostname": "\(configuration.hostname)\n",
-      "/etc/hosts": try hosts(configuration, endpoints: endpoints, base: base),
-      "/etc/resolv.conf": resolver(configuration, host: host.resolver, keepsLoopback: mode == .host),
+      hostsPath: "",
+      "/etc/resolv.conf": resolver(configuration, host: host.resolver, keepsLoopback: keepsLoopback),
     ]
+  }
+
+  /// /etc/hosts of a container with these endpoints.
+  static func hosts(
+    of configuration: ContainerConfiguration, endpoints: [Endpoint]
+  ) throws(EngineError) -> String {
+    let base = NetworkMode(configuration) == .host ? try? Files.readText("/etc/hosts") : nil
+    return try hosts(configuration, endpoints: endpoints, base: base)
   }
 
   private static let localHosts = """

@@ -20,9 +20,7 @@ enum SpecificationBuilder {
     var network: ContainerRecord?
   }
 
-  static func build(
-    _ record: ContainerRecord, endpoints: [Endpoint], shared: Shared
-  ) throws(EngineError) -> RuntimeSpecification {
+  static func build(_ record: ContainerRecord, shared: Shared) throws(EngineError) -> RuntimeSpecification {
     let configuration = record.configuration
     let security = try SecurityOptions(configuration.securityOptions)
     var specification = RuntimeSpecification(
@@ -41,13 +39,22 @@ enum SpecificationBuilder {
     specification.isPrivileged = configuration.isPrivileged
     specification.usesInit = configuration.usesInit
     // A container in another one's network has that one's names and resolver.
-    let names = shared.network
-    var files = try GeneratedFiles.make(
-      names?.configuration ?? configuration, endpoints: names?.endpoints ?? endpoints)
+    var files = GeneratedFiles.make(shared.network?.configuration ?? configuration)
     // The user's own mount at the same place wins.
     for mount in record.mounts { files[mount.target] = nil }
     specification.generatedFiles = files
     return specification
+  }
+
+  /// What the generated files hold that were empty in the specification, now that the container has its addresses.
+  static func files(
+    _ record: ContainerRecord, endpoints: [Endpoint], shared: Shared
+  ) throws(EngineError) -> [String: String] {
+    if record.mounts.contains(where: { $0.target == GeneratedFiles.hostsPath }) { return [:] }
+    let names = shared.network ?? record
+    let text = try GeneratedFiles.hosts(
+      of: names.configuration, endpoints: shared.network?.endpoints ?? endpoints)
+    return [GeneratedFiles.hostsPath: text]
   }
 
   private static func process(

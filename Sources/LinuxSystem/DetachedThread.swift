@@ -1,4 +1,6 @@
+import CLinux
 import Glibc
+import Synchronization
 
 /// A POSIX thread that nobody waits for.
 public enum DetachedThread {
@@ -27,5 +29,37 @@ public enum DetachedThread {
       }, start.toOpaque())
     if result != 0 { start.release() }
     return result == 0
+  }
+
+  private final class Outcome<Value: Sendable>: Sendable {
+    let value = Mutex<Result<Value, SystemCallError>?>(nil)
+  }
+
+  /// Runs `body` on a thread of its own and waits for it. What it does to its namespaces, its root and its working
+  /// directory is gone with it.
+  ///
+  /// - Throws: what `body` throws, and EAGAIN when the system has no thread left.
+  public static func run<Value: Sendable>(
+    _ body: @escaping @Sendable () throws(SystemCallError) -> Value
+  ) throws(SystemCallError) -> Value {
+    let done = OwnedDescriptor(adopting: try SystemCallError.check("eventfd") { eventfd(0, Int32(EFD_CLOEXEC)) })
+    let number = done.number
+    let outcome = Outcome<Value>()
+    let isStarted = start {
+      let result: Result<Value, SystemCallError>
+      do throws(SystemCallError) {
+        result = .success(try body())
+      } catch {
+        result = .failure(error)
+      }
+      outcome.value.withLock { $0 = result }
+      var one: UInt64 = 1
+      write(number, &one, 8)
+    }
+    guard isStarted else { throw SystemCallError(call: "pthread_create", number: EAGAIN) }
+    var count: UInt64 = 0
+    while read(done.number, &count, 8) < 0 && errno == EINTR {}
+    guard let result = outcome.value.withLock({ $0 }) else { throw SystemCallError(call: "read", number: EIO) }
+    return try result.get()
   }
 }

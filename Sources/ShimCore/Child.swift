@@ -10,7 +10,11 @@ struct ChildDescriptors {
   /// The status socket.
   var status: Int32 = -1
   var root: Int32 = -1
+  /// See `StartPlan`; -1 for an exec, which waits for nothing.
+  var gate: Int32 = -1
   var network: Int32 = -1
+  /// An empty mount namespace to be copied; -1 where the process was cloned with a copy of the host's.
+  var tree: Int32 = -1
   var cgroupEntries: [Int32] = []
   var mounts: [Int32] = []
   var provisions = Provisions.none
@@ -24,6 +28,7 @@ struct ChildDescriptors {
 /// everything may be called here.
 final class Child {
   let descriptors: ChildDescriptors
+  private var hasWaited = false
   private var log = StepLog(isInProcess: true, begin: MonotonicClock.now)
 
   init(descriptors: ChildDescriptors) { self.descriptors = descriptors }
@@ -40,11 +45,16 @@ final class Child {
       try setNames(plan)
       let host = try hostPieces(plan)
       finished("namespaces")
-      let files = try RootFileSystem(plan: plan, mount: descriptors.root, provisions: descriptors.provisions)
+      let files = try RootFileSystem(
+        plan: plan, mount: descriptors.root, isTreeEmpty: descriptors.tree >= 0, provisions: descriptors.provisions)
       finished("pivot_root")
       try files.mountKernelFileSystems(host: host)
       finished("/proc, /dev, /sys")
-      try files.set(plan.systemControls)
+      if !plan.systemControls.isEmpty {
+        // Those of an interface are there when the interface is.
+        try awaitStart()
+        try files.set(plan.systemControls)
+      }
       try files.attachVolumes(descriptors.mounts)
       finished("volumes, files")
       // Before the masks: /proc is still whole, and nothing of the image has run.
@@ -90,6 +100,17 @@ final class Child {
     }
   }
 
+  /// Waits until the engine lets the command be executed; once.
+  private func awaitStart() throws(SetupFailure) {
+    if hasWaited || descriptors.gate < 0 { return }
+    hasWaited = true
+    var byte: UInt8 = 0
+    var count = read(descriptors.gate, &byte, 1)
+    while count < 0 && errno == EINTR { count = read(descriptors.gate, &byte, 1) }
+    guard count == 1 else { throw SetupFailure(.internalFailure, "the engine ended before it started the container") }
+    finished("wait for the start")
+  }
+
   /// After `takeStreams` the status socket is descriptor 3 and everything else is closed.
   private var isClosed: Bool { fcntlFlags(descriptors.status) < 0 || descriptors.status == 3 }
 
@@ -118,6 +139,12 @@ final class Child {
   }
 
   private func joinNamespaces(_ plan: StartPlan) throws(SetupFailure) {
+    if descriptors.tree >= 0 {
+      try stage("making the mount namespace") { () throws(SystemCallError) in
+        try SystemCallError.check("setns") { setns(descriptors.tree, CLONE_NEWNS) }
+        try SystemCallError.check("unshare") { unshare(CLONE_NEWNS) }
+      }
+    }
     if descriptors.network >= 0 {
       try stage("joining the network namespace") { () throws(SystemCallError) in
         try SystemCallError.check("setns") { setns(descriptors.network, CLONE_NEWNET) }
@@ -265,6 +292,7 @@ final class Child {
     if !environment.contains(where: { $0.hasPrefix("HOME=") }) { environment.append("HOME=\(identity.home)") }
     try makeWorkingDirectory(process.workingDirectory)
     finished("user")
+    try awaitStart()
     try takeStreams(terminal: terminal)
     // /dev/stdout must open for a user who is not root, so the pipes become the user's (but not /dev/null).
     for number in 0..<Int32(3) where identity.user != 0 {

@@ -27,12 +27,12 @@ final class LogWriter {
     self.path = path
     self.maximumSize = maximumSize
     self.maximumFiles = max(1, maximumFiles)
-    open()
   }
 
   deinit { if file >= 0 { close(file) } }
 
-  private func open() {
+  /// Opens the file, or begins a new one; before the first entry.
+  func open() {
     if file >= 0 { close(file) }
     file = linux_open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0o640)
     if file < 0 { problem = "the log \(path) cannot be opened: \(reason(errno))" }

@@ -12,17 +12,26 @@ struct RootFileSystem: ~Copyable {
   private let provisions: Provisions
   private let root: OwnedDescriptor
 
-  /// Makes the mount at `mount` the root of this process and lets go of the host's tree.
-  init(plan: StartPlan, mount: Int32, provisions: Provisions) throws(SetupFailure) {
+  /// Makes the mount at `mount` the root of this process and lets go of the tree that was there.
+  ///
+  /// - Parameter isTreeEmpty: it has nothing to let go of. Then it stays beneath the new root, as the kernel's own first
+  ///   root (rootfs) is beneath every other: no `..` leads there, and there is nothing there.
+  init(plan: StartPlan, mount: Int32, isTreeEmpty: Bool, provisions: Provisions) throws(SetupFailure) {
     self.plan = plan
     self.provisions = provisions
     root = try stage("making the root") { () throws(SystemCallError) in
-      try SystemCallError.check("mount", "/") { Glibc.mount(nil, "/", nil, UInt(MS_REC | MS_PRIVATE), nil) }
+      if !isTreeEmpty {
+        try SystemCallError.check("mount", "/") { Glibc.mount(nil, "/", nil, UInt(MS_REC | MS_PRIVATE), nil) }
+      }
       try Mounts.attach(mount, at: AT_FDCWD, "/")
       try SystemCallError.check("fchdir") { fchdir(mount) }
-      try SystemCallError.check("pivot_root") { linux_pivot_root(".", ".") }
-      // The host's tree is now on top of the new root; without it `/` is the container's.
-      try SystemCallError.check("umount2") { umount2(".", Int32(MNT_DETACH)) }
+      if isTreeEmpty {
+        try SystemCallError.check("chroot") { chroot(".") }
+      } else {
+        try SystemCallError.check("pivot_root") { linux_pivot_root(".", ".") }
+        // The host's tree is now on top of the new root; without it `/` is the container's.
+        try SystemCallError.check("umount2") { umount2(".", Int32(MNT_DETACH)) }
+      }
       try SystemCallError.check("chdir") { chdir("/") }
       return try Files.open("/", O_PATH | O_DIRECTORY)
     }

@@ -10,6 +10,8 @@ public final class Shim {
   /// The engine's connection, or -1.
   private var engine: Int32
   private let listener: Int32
+  /// An empty mount namespace that containers copy, or -1.
+  private let tree: Int32
   private var provisions: Provisions
   private var plan: StartPlan?
   private var container: Supervised?
@@ -31,7 +33,11 @@ public final class Shim {
   ///   - born: When the process began, nanoseconds of CLOCK_MONOTONIC.
   ///   - engine: A connected socket.
   ///   - listener: A listening socket for engines that come later.
-  public init(engine: Int32, listener: Int32, born: Int64 = MonotonicClock.now) throws(SystemCallError) {
+  ///   - tree: A mount namespace with an empty file system, of which the container's is made; -1 for the host's own.
+  public init(
+    engine: Int32, listener: Int32, tree: Int32 = -1, born: Int64 = MonotonicClock.now
+  ) throws(SystemCallError) {
+    self.tree = tree
     self.born = born
     provisions = .make()
     loop = try EventLoop()
@@ -106,6 +112,11 @@ public final class Shim {
     disconnect()
   }
 
+  private func isReadable(_ number: Int32) -> Bool {
+    var waiting = pollfd(fd: number, events: Int16(POLLIN), revents: 0)
+    return poll(&waiting, 1, 0) == 1
+  }
+
   private func giveBackPorts() {
     for number in reservations { close(number) }
     reservations = []
@@ -158,6 +169,11 @@ public final class Shim {
       isTerminating = true
       if let container, container.exit == nil, container.pid > 0 { kill(container.pid, SIGKILL) }
       FaultPoint.reach("shim.terminate.killed")
+    case .hold:
+      // A container that is over keeps no port.
+      if exit != nil { return }
+      reservations += descriptors
+      descriptors = []
     }
   }
 
@@ -171,16 +187,16 @@ public final class Shim {
     nameProcess(plan.directory)
     var child = ChildDescriptors()
     child.root = descriptors.popFirst() ?? -1
+    child.gate = descriptors.popFirst() ?? -1
     if plan.hasNetwork { child.network = descriptors.popFirst() ?? -1 }
     if plan.hasUnifiedCgroup { cgroup = descriptors.popFirst() ?? -1 }
     let client = ClientDescriptors(plan.streams, &descriptors)
     for _ in 0..<plan.cgroupEntryCount { cgroupEntries.append(descriptors.popFirst() ?? -1) }
-    for _ in 0..<plan.reservationCount { reservations.append(descriptors.popFirst() ?? -1) }
     for _ in plan.mounts { child.mounts.append(descriptors.popFirst() ?? -1) }
     child.cgroupEntries = cgroupEntries
     child.provisions = provisions
     defer { provisions.close() }
-    defer { for number in [child.root, child.network] + child.mounts where number >= 0 { close(number) } }
+    defer { for number in [child.root, child.gate, child.network] + child.mounts where number >= 0 { close(number) } }
     if !plan.logPath.isEmpty {
       log = LogWriter(
         path: plan.logPath, maximumSize: plan.logMaximumSize, maximumFiles: Int(plan.logMaximumFiles))
@@ -199,12 +215,19 @@ public final class Shim {
       let pidNamespace = source.flatMap { child.owners[$0.process] } ?? -1
       // The shim's IPC namespace is the container's: a child of its own would get another one.
       let inherited = provisions.hostIPC >= 0 ? UInt32(CLONE_NEWIPC) : 0
-      let flags = UInt64(plan.freshNamespaces & ~UInt32(CLONE_NEWCGROUP) & ~inherited)
+      // What of the host is taken into the container is taken from the host's own tree.
+      if !plan.isPrivileged, !plan.otherNamespaces.contains(where: { $0.kind == UInt32(CLONE_NEWIPC) }) {
+        child.tree = tree
+      }
+      let copied = child.tree >= 0 ? UInt32(CLONE_NEWNS) : 0
+      let flags = UInt64(plan.freshNamespaces & ~UInt32(CLONE_NEWCGROUP) & ~inherited & ~copied)
       try process.start(
         begin: planned, plan: plan.streams, flags: flags, cgroup: cgroup, pidNamespace: pidNamespace,
         descriptors: child
       ) { Child(descriptors: $0).start(plan) }
       FaultPoint.reach("shim.start.cloned")
+      // The process has its own to do meanwhile.
+      log?.open()
       streams.attach(plan.streams, client, isFirst: true)
     } catch {
       container = nil
@@ -253,6 +276,8 @@ public final class Shim {
     guard exit == nil else { return }
     exit = (code, time)
     FaultPoint.reach("shim.exit.reaped")
+    // Ports that it was to hold may not have been taken from the socket yet.
+    while engine >= 0, isReadable(engine) { receive() }
     if engine >= 0 {
       // Before the engine hears of it: it keeps them until the rest is undone, and then they must be free.
       giveBackPorts()

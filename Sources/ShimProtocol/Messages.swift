@@ -12,6 +12,8 @@ public enum ToShim: Sendable, Equatable {
   case hello
   /// Kill the container and end without a word.
   case terminate
+  /// Hold the descriptors beside this (bound sockets of ports) as long as the container lives. There is no answer.
+  case hold
 }
 
 /// What a shim says to the engine. Replies carry the number of what they answer; tidings have number 0.
@@ -95,6 +97,7 @@ extension ToShim: FrameBody {
     case .acknowledgeExit: 5
     case .hello: 6
     case .terminate: 7
+    case .hold: 8
     }
   }
 
@@ -107,6 +110,7 @@ extension ToShim: FrameBody {
     case 5: self = .acknowledgeExit
     case 6: self = .hello
     case 7: self = .terminate
+    case 8: self = .hold
     default: return nil
     }
   }
@@ -127,7 +131,7 @@ extension ToShim: FrameBody {
       try coder.integer(&rows)
       try coder.integer(&columns)
       self = .resize(process: process, rows: rows, columns: columns)
-    case .acknowledgeExit, .hello, .terminate: break
+    case .acknowledgeExit, .hello, .terminate, .hold: break
     }
   }
 }

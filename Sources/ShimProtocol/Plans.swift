@@ -143,9 +143,11 @@ public struct MountPlan: Coded, Equatable {
   }
 }
 
-/// Everything the shim needs to start a container. Descriptors beside it, in this order: the root, the network
-/// namespace, the unified cgroup (each where its flag is set), the client's, the cgroup entries, the port
-/// reservations, the mounts.
+/// Everything the shim needs to start a container. Descriptors beside it, in this order: the root, the gate, the network
+/// namespace, the unified cgroup (each of the two where its flag is set), the client's, the cgroup entries, the mounts.
+///
+/// The gate is the reading end of a pipe. The process that is set up waits there, before the command: a byte lets it
+/// go on, and without one it ends when nobody holds the writing end any more.
 public struct StartPlan: Coded, Equatable {
   public var process = ProcessPlan()
   public var streams = StreamPlan()
@@ -157,7 +159,6 @@ public struct StartPlan: Coded, Equatable {
   public var hasNetwork = false
   public var hasUnifiedCgroup = false
   public var cgroupEntryCount: UInt16 = 0
-  public var reservationCount: UInt16 = 0
   public var mounts: [MountPlan] = []
   public var maskedPaths: [String] = []
   public var readOnlyPaths: [String] = []
@@ -183,8 +184,8 @@ public struct StartPlan: Coded, Equatable {
   public init() {}
 
   public var descriptorCount: Int {
-    1 + (hasNetwork ? 1 : 0) + (hasUnifiedCgroup ? 1 : 0) + streams.descriptorCount + Int(cgroupEntryCount)
-      + Int(reservationCount) + mounts.count
+    2 + (hasNetwork ? 1 : 0) + (hasUnifiedCgroup ? 1 : 0) + streams.descriptorCount + Int(cgroupEntryCount)
+      + mounts.count
   }
 
   public mutating func code(_ coder: inout some Coder) throws(ProtocolError) {
@@ -197,7 +198,6 @@ public struct StartPlan: Coded, Equatable {
     try coder.flag(&hasNetwork)
     try coder.flag(&hasUnifiedCgroup)
     try coder.integer(&cgroupEntryCount)
-    try coder.integer(&reservationCount)
     try coder.array(&mounts)
     try coder.array(&maskedPaths)
     try coder.array(&readOnlyPaths)

@@ -20,6 +20,7 @@ final class World: Sendable {
     var durabilities: [Durability] = []
     var volumes: Set<String> = []
     var nextVolume = 0
+    var creates: [RuntimeCreate] = []
     var starts: [RuntimeStart] = []
     var execs: [RuntimeExec] = []
     var attaches: [NetworkAttach] = []
@@ -215,9 +216,13 @@ final class World: Sendable {
 
   private func registerNetwork() throws {
     let network = registrar("network-fake")
+    try network.answer(NetworkPrepare.self) { [unowned self] (request, _) async throws(EngineError) in
+      try await reach("network.prepare")
+      make("network \(request.container)")
+      return NetworkPrepare.Reply(namespace: request.endpoints.first?.network == "host" ? nil : Self.descriptor())
+    }
     try network.answer(NetworkAttach.self) { [unowned self] (request, _) async throws(EngineError) in
       try await reach("network.attach")
-      make("network \(request.container)")
       state.withLock { $0.attaches.append(request) }
       let isHost = request.endpoints.first?.network == "host"
       let endpoint = Endpoint(
@@ -269,9 +274,14 @@ final class World: Sendable {
       await call.lease.hold("shim") { [weak self] in self?.unmake("shim \(request.container)") }
       return Done()
     }
+    try runtime.answer(RuntimeCreate.self) { [unowned self] (request, _) async throws(EngineError) in
+      try await reach("runtime.create")
+      make("process \(request.container)")
+      state.withLock { $0.creates.append(request) }
+      return RuntimeCreate.Reply(generatedPaths: request.specification.generatedFiles.mapValues { _ in "/a/file" })
+    }
     try runtime.answer(RuntimeStart.self) { [unowned self] (request, _) async throws(EngineError) in
       try await reach("runtime.start")
-      make("process \(request.container)")
       let code = state.withLock { state in
         state.starts.append(request)
         return state.exitsAtOnce

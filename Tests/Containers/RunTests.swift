@@ -27,8 +27,11 @@ import Testing
     }
     let start = try #require(world.state.withLock { $0.starts.first })
     #expect(start.portReservations.count == 1)
-    #expect(start.specification.generatedFiles["/etc/hosts"]?.contains("172.17.0.2\t\(id.short)\n") == true)
-    #expect(start.specification.generatedFiles["/etc/hostname"] == "\(id.short)\n")
+    #expect(start.files["/etc/hosts"]?.contains("172.17.0.2\t\(id.short)\n") == true)
+    let create = try #require(world.state.withLock { $0.creates.first })
+    #expect(create.specification.generatedFiles["/etc/hosts"]?.isEmpty == true)
+    #expect(create.specification.generatedFiles["/etc/hostname"] == "\(id.short)\n")
+    #expect(record.generatedPaths?["/etc/hosts"] == "/a/file")
     let timings = try await world.bus.request(ContainerTimings(container: "web"))
     #expect(timings.id == id && timings.containerName == "web" && timings.begin < timings.end)
     #expect(timings.steps.map(\.name).contains("start process"))
@@ -70,8 +73,9 @@ import Testing
   }
 
   static let steps = [
-    "image.resolve", "runtime.prepare", "log.open", "volume.prepare", "record.write", "network.attach",
-    "snapshot.mount", "volume.mount", "resource.create", "runtime.start",
+    "image.resolve", "runtime.prepare", "log.open", "volume.prepare", "record.write",
+    "network.prepare", "network.attach", "snapshot.mount", "volume.mount", "resource.create", "runtime.create",
+    "runtime.start",
   ]
 
   @Test(arguments: steps, [false, true])
@@ -94,13 +98,35 @@ import Testing
     #expect(try await world.run("broken").id != nil)
   }
 
+  @Test func theProcessIsMadeBesideTheNetworkAndWaitsForIt() async throws {
+    let world = try await World { $0.gated = ["network.attach"] }
+    let run = Task(executorPreference: world.bus.executor) { try await world.run("beside") { $0.removesItself = true } }
+    #expect(await world.reachedGate.wait(.seconds(120), by: world.bus.timekeeper) == true)
+    #expect(await world.eventually { world.calls.contains("runtime.create") })
+    #expect(!world.calls.contains("runtime.start"))
+    world.gate.resolve(true)
+    _ = try await run.value
+    let calls = world.calls
+    let start = try #require(calls.firstIndex(of: "runtime.start"))
+    // Nor before its record is stored.
+    #expect(try #require(calls.firstIndex(of: "record.write")) < start)
+  }
+
   @Test func undoesInReverseOrder() async throws {
     let world = try await World()
     world.fail("runtime.start")
     _ = await failure { try await world.run { $0.mounts = [MountRequest(kind: .tmpfs, source: "", target: "/t")] } }
-    let undone = world.calls.drop { $0 != "runtime.start" }.dropFirst().filter { $0 != "network.detach" }
-    #expect(undone == ["resource.remove", "volume.unmount", "snapshot.remove", "record.write", "log.remove"])
-    #expect(world.calls.contains("network.detach"))
+    let undone = world.calls.drop { $0 != "runtime.start" }.dropFirst()
+    // What is acquired side by side is given back in any order, but nothing that the process holds before the process.
+    let sides: Set = ["network.detach", "resource.remove"]
+    #expect(
+      undone.filter { !sides.contains($0) } == [
+        "runtime.remove", "volume.unmount", "snapshot.remove", "record.write", "log.remove",
+      ])
+    #expect(Set(undone).isSuperset(of: sides))
+    let order = Array(undone)
+    let process = try #require(order.firstIndex(of: "runtime.remove"))
+    #expect(try process < #require(order.firstIndex(of: "resource.remove")))
   }
 
   @Test func undoesWhenTheSecondRecordCannotBeWritten() async throws {
@@ -114,7 +140,9 @@ import Testing
     #expect(world.made == [] && world.records == [])
   }
 
-  @Test(arguments: ["runtime.prepare", "snapshot.mount", "network.attach", "resource.create"])
+  @Test(arguments: [
+    "runtime.prepare", "snapshot.mount", "network.prepare", "network.attach", "resource.create", "runtime.create",
+  ])
   func undoesWhenTheClientDiesInTheMiddle(step: String) async throws {
     let world = try await World()
     world.state.withLock { $0.gated = [step] }
@@ -174,7 +202,7 @@ import Testing
       await world.eventually {
         await world.bus.publish(
           RuntimeDetached(
-            container: id, exec: nil, client: world.state.withLock { $0.starts.last?.streams.client ?? 0 }))
+            container: id, exec: nil, client: world.state.withLock { $0.creates.last?.streams.client ?? 0 }))
         return true
       })
     let result = try await run.value
@@ -230,11 +258,12 @@ import Testing
     #expect(error?.message == "No such container: db")
     let id = try #require(try await world.run("db").id)
     try await world.run("web") { $0.networkMode = "container:db" }
+    let create = try #require(world.state.withLock { $0.creates.last })
+    #expect(create.networkNamespace == nil)
+    #expect(create.specification.namespaces[.network] == .process(try await world.inspect("db").state.pid))
+    #expect(create.specification.hostname == id.short)
     let start = try #require(world.state.withLock { $0.starts.last })
-    #expect(start.networkNamespace == nil)
-    #expect(start.specification.namespaces[.network] == .process(try await world.inspect("db").state.pid))
-    #expect(start.specification.hostname == id.short)
-    #expect(start.specification.generatedFiles["/etc/hosts"]?.contains("172.17.0.2\t\(id.short)\n") == true)
+    #expect(start.files["/etc/hosts"]?.contains("172.17.0.2\t\(id.short)\n") == true)
     #expect(world.state.withLock { $0.attaches.count } == 1)
     _ = try await world.bus.request(ContainerStop(container: "db", timeout: nil, signal: nil))
     let refused = await failure { try await world.run { $0.networkMode = "container:db" } }

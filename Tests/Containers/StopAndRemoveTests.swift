@@ -103,7 +103,10 @@ import Testing
     #expect(world.made == [] && world.records == [] && world.state.withLock { $0.volumes } == [])
   }
 
-  @Test(arguments: ["runtime.prepare", "network.attach", "snapshot.mount", "resource.create", "runtime.start"])
+  @Test(arguments: [
+    "runtime.prepare", "network.prepare", "network.attach", "snapshot.mount", "resource.create", "runtime.create",
+    "runtime.start",
+  ])
   func aFailedStartLeavesTheContainerAsItWas(step: String) async throws {
     let world = try await World()
     let made = try await world.bus.request(

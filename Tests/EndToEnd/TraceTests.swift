@@ -72,17 +72,20 @@ extension EndToEnd {
       let command = try one("engine run")
       let asked = try one("container.run") { $0.pid == command.pid }
       let answered = try one("container.run") { $0.pid != command.pid }
+      let created = try one("runtime.create")
       let started = try one("runtime.start")
       let driver = try one("network.driver.attach")
       #expect(driver.args.driver == "bridge")
       // Each lies within what caused it: across processes too, because they share a clock.
       for (inner, outer) in [
         (asked, command), (answered, asked), (started, answered), (driver, try one("network.attach")),
-        (try one("clone3"), started), (try one("pivot_root"), started), (try one("seccomp"), started),
-        (try one("execve"), started), (try one("runtime.remove"), answered),
+        (created, answered), (try one("clone3"), answered), (try one("seccomp"), answered),
+        (try one("execve"), started),
+        (try one("runtime.remove"), answered),
       ] {
         #expect(inner.begin >= outer.begin && inner.end <= outer.end, "\(inner) is not within \(outer)")
       }
+      #expect(try one("clone3").begin >= created.begin)
       // The command itself, between its start and what its end brings about.
       let ran = try one("the command")
       #expect(try ran.begin >= one("execve").end - 0.01 && ran.end <= one("runtime.remove").begin)

@@ -17,7 +17,7 @@ extension RealKernel {
 
     private func start(_ script: String) async throws -> (ObjectID, RuntimeStart.Reply) {
       let id = ObjectID.random()
-      let request = try fixture.startRequest(id, fixture.specification(["sh", "-c", script]))
+      let request = try fixture.request(id, fixture.specification(["sh", "-c", script]))
       return (id, try await fixture.launch(request))
     }
 

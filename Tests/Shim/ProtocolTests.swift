@@ -33,7 +33,7 @@ import Testing
 
   private static let toShim: [ToShim] = [
     .start(plan), .exec(exec), .attach(plan.streams), .resize(process: "a", rows: 1, columns: 2), .acknowledgeExit,
-    .hello, .terminate,
+    .hello, .terminate, .hold,
   ]
   private static let fromShim: [FromShim] = [
     .started(pid: 5, time: -1, warnings: ["w", ""], steps: nil), .started(pid: 5, time: -1, warnings: [], steps: []),

@@ -19,8 +19,12 @@ final class RuntimeFixture: Sendable {
   private let shims = Recorder<Descriptor>()
 
   /// Starts a container, and remembers its shim for the end of the test.
-  func launch(_ request: RuntimeStart) async throws -> RuntimeStart.Reply {
-    let reply = try await bus.request(request)
+  func launch(
+    _ request: RuntimeCreate, on bus: Bus? = nil, files: [String: String] = [:]
+  ) async throws -> RuntimeStart.Reply {
+    let bus = bus ?? self.bus
+    _ = try await bus.request(request)
+    let reply = try await bus.request(RuntimeStart(container: request.container, files: files))
     let pidfd = pidfd_open(reply.shimPID, 0)
     if pidfd >= 0 { shims.add(Descriptor(adopting: pidfd)) }
     return reply
@@ -132,14 +136,14 @@ final class RuntimeFixture: Sendable {
     return specification
   }
 
-  func startRequest(
+  func request(
     _ id: ObjectID, _ specification: RuntimeSpecification, streams: StandardStreams = StandardStreams(),
     mounts: [VolumeMount.Mounted] = []
-  ) throws -> RuntimeStart {
-    RuntimeStart(
+  ) throws -> RuntimeCreate {
+    RuntimeCreate(
       container: id, specification: specification,
       root: Descriptor(adopting: try Mounts.clone("\(directory)/root", recursive: false).release()), mounts: mounts,
-      networkNamespace: nil, cgroupEntries: [], unifiedCgroup: nil, portReservations: [], streams: streams,
+      networkNamespace: nil, cgroupEntries: [], unifiedCgroup: nil, streams: streams,
       logPath: "\(directory)/\(id.short).log", logMaximumSize: 0, logMaximumFiles: 1)
   }
 
@@ -153,7 +157,7 @@ final class RuntimeFixture: Sendable {
   /// Runs to the end; what the container wrote comes through pipes of the test's own.
   func run(
     _ specification: RuntimeSpecification, mounts: [VolumeMount.Mounted] = [], input: String? = nil,
-    change: (inout RuntimeStart) -> Void = { _ in }
+    change: (inout RuntimeCreate) -> Void = { _ in }
   ) async throws -> Ended {
     let id = ObjectID.random()
     let output = try Pipe(), error = try Pipe()
@@ -169,7 +173,7 @@ final class RuntimeFixture: Sendable {
       }
       pipe.close()
     }
-    var request = try startRequest(id, specification, streams: streams, mounts: mounts)
+    var request = try request(id, specification, streams: streams, mounts: mounts)
     streams = StandardStreams()
     change(&request)
     output.closeWriting()

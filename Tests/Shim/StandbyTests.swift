@@ -30,8 +30,8 @@ extension RealKernel {
 
     private func run() async throws -> (ObjectID, RuntimeStart.Reply) {
       let id = ObjectID.random()
-      let reply = try await bus.request(
-        try fixture.startRequest(id, fixture.specification(["sh", "-c", "exit 5"])))
+      let reply = try await fixture.launch(
+        try fixture.request(id, fixture.specification(["sh", "-c", "exit 5"])), on: bus)
       let exit = try await fixture.exits.first { $0.container == id }
       #expect(exit.status.code == 5)
       return (id, reply)
@@ -44,8 +44,8 @@ extension RealKernel {
       }
       #expect(directories == ["standby-1", "standby-2"])
       let id = ObjectID.random()
-      let reply = try await bus.request(
-        try fixture.startRequest(id, fixture.specification(["sleep", "60"])))
+      let reply = try await fixture.launch(
+        try fixture.request(id, fixture.specification(["sleep", "60"])), on: bus)
       #expect(all.contains(reply.shimPID))
       #expect(try Files.readText("/proc/\(reply.shimPID)/cmdline") == "engine-shim\0\(id.short)\0")
       _ = try await eventually { standing().count == 2 ? true : nil }

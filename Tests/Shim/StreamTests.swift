@@ -28,10 +28,10 @@ extension RealKernel {
     /// Starts without waiting for the end.
     private func start(
       _ specification: RuntimeSpecification, _ streams: StandardStreams = StandardStreams(),
-      change: (inout RuntimeStart) -> Void = { _ in }
+      change: (inout RuntimeCreate) -> Void = { _ in }
     ) async throws -> (ObjectID, RuntimeStart.Reply) {
       let id = ObjectID.random()
-      var request = try fixture.startRequest(id, specification, streams: streams)
+      var request = try fixture.request(id, specification, streams: streams)
       change(&request)
       return (id, try await fixture.launch(request))
     }

@@ -10,12 +10,26 @@ extension Lifecycle {
     var warnings: [String]
   }
 
-  /// What one launch gathers before the runtime is asked.
-  private struct Local: Sendable {
+  /// A container's own file system: the root, and what is mounted in it.
+  private struct Files: Sendable {
     var root: Descriptor
     var mounts: [VolumeMount.Mounted]
-    var resources: ResourceCreate.Reply
   }
+
+  /// What a process is put into, each told as soon as it is there.
+  private struct Surroundings: Sendable {
+    /// Nil for the host's network, another container's, or a new one that nobody sees; it has nothing in it yet.
+    let namespace = Once<Result<Descriptor?, EngineError>>()
+    let groups = Once<Result<ResourceCreate.Reply, EngineError>>()
+
+    func fail(_ error: EngineError) {
+      namespace.resolve(.failure(error))
+      groups.resolve(.failure(error))
+    }
+  }
+
+  /// So many ports take longer than everything else.
+  private static let manyPorts = 16
 
   /// Starts a container: everything that it needs is acquired on the lease of `call`, which is
   /// committed here once the container runs and its state is stored. The entry's lock is held.
@@ -48,35 +62,38 @@ extension Lifecycle {
       }
     }
 
+    // What the process is made of comes first, on two processors, and then the process is set up beside all the rest. What
+    // takes longer begins at once: many ports, and a record that is to survive a power failure, which waits for the disk.
+    let surroundings = Surroundings()
+    let hasManyPorts = record.configuration.ports.count > Self.manyPorts
+    let storesFirst = !record.configuration.removesItself || hasManyPorts
+    async let storage = attempt { () async throws(EngineError) in if storesFirst { try await new?.store() } }
     async let attachment = attempt { () async throws(EngineError) -> NetworkAttach.Reply? in
-      try await attach(record, fresh, steps, call)
+      let reply = try await surround(record, fresh, surroundings, makesGroups: !hasManyPorts, steps, call)
+      if !storesFirst { try await new?.store() }
+      return reply
     }
-    async let storage = attempt { () async throws(EngineError) in try await new?.store() }
-    let prepared = await attempt { () async throws(EngineError) -> Local in
-      try await prepareLocal(record, fresh, steps, call)
+    let created = await attempt { [streams] () async throws(EngineError) -> [String: String] in
+      let files = try await mount(record, fresh, steps, call)
+      if hasManyPorts { try await makeGroups(record, fresh, surroundings, steps, call) }
+      return try await createProcess(record, fresh, files, surroundings, shared, streams, steps, call)
     }
     // All branches have ended before any one's failure is undone.
     let (attached, stored) = await (attachment, storage)
-    let local = try prepared.get()
+    let generatedPaths = try created.get()
     let network = try attached.get()
     _ = try stored.get()
+    let resources = try await surroundings.groups.value.get()
+    var mark = MonotonicClock.now
     try await announce()
     // What the process does from now on others may see, so a client that is killed no longer undoes it.
     try call.lease.keep()
 
-    var mark = MonotonicClock.now
     let endpoints = network?.endpoints ?? []
     let started = try await call.request(
       RuntimeStart(
-        container: entry.id,
-        specification: try SpecificationBuilder.build(record, endpoints: endpoints, shared: shared),
-        root: local.root, mounts: local.mounts, networkNamespace: network?.namespace,
-        cgroupEntries: local.resources.entries, unifiedCgroup: local.resources.unified,
-        portReservations: network?.reservations ?? [], streams: streams, logPath: record.logPath,
-        logMaximumSize: record.logMaximumSize, logMaximumFiles: record.logMaximumFiles))
-    await hold("process of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
-      _ = try await call.request(RuntimeRemove(container: record.id))
-    }
+        container: entry.id, files: try SpecificationBuilder.files(record, endpoints: endpoints, shared: shared),
+        portReservations: network?.reservations ?? []))
     steps.finish("start process", &mark)
     steps.append(started.steps)
     session.begin(at: started.steps.map(\.end).max())
@@ -85,8 +102,8 @@ extension Lifecycle {
     var running = record
     running.endpoints = endpoints
     running.publishedPorts = network?.ports ?? []
-    running.cgroupPaths = local.resources.paths
-    running.generatedPaths = started.generatedPaths
+    running.cgroupPaths = resources.paths
+    running.generatedPaths = generatedPaths
     running.state = ContainerState()
     running.state.status = .running
     running.state.pid = started.pid
@@ -117,35 +134,75 @@ extension Lifecycle {
     await tell("start", record)
     return Launched(
       session: session, client: client,
-      warnings: (network?.warnings ?? []) + local.resources.warnings + started.warnings)
+      warnings: (network?.warnings ?? []) + resources.warnings + started.warnings)
   }
 
-  private func attach(
-    _ record: ContainerRecord, _ fresh: ContainerEntry?, _ steps: StartSteps, _ call: Call
+  /// Network namespace, groups and then the network.
+  private func surround(
+    _ record: ContainerRecord, _ fresh: ContainerEntry?, _ surroundings: Surroundings, makesGroups: Bool,
+    _ steps: StartSteps, _ call: Call
   ) async throws(EngineError) -> NetworkAttach.Reply? {
     let endpoints = NetworkMode.endpoints(record.configuration)
-    if endpoints.isEmpty { return nil }
-    var mark = MonotonicClock.now
-    let reply = try await call.request(
-      NetworkAttach(container: record.id, endpoints: endpoints, ports: record.configuration.ports))
-    await hold("network of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
-      _ = try await call.request(NetworkDetach(container: record.id))
+    let reply = await attempt { () async throws(EngineError) -> NetworkAttach.Reply? in
+      var mark = MonotonicClock.now
+      var namespace: Descriptor?
+      if !endpoints.isEmpty {
+        namespace = try await call.request(NetworkPrepare(container: record.id, endpoints: endpoints)).namespace
+        steps.finish("network namespace", &mark)
+        FaultPoint.reach("containers.run.namespace")
+      }
+      surroundings.namespace.resolve(.success(namespace))
+      if makesGroups { try await makeGroups(record, fresh, surroundings, steps, call) }
+      if endpoints.isEmpty { return nil }
+      mark = MonotonicClock.now
+      let reply = try await call.request(
+        NetworkAttach(container: record.id, endpoints: endpoints, ports: record.configuration.ports))
+      steps.finish("attach network", &mark)
+      return reply
     }
-    steps.finish("attach network", &mark)
-    FaultPoint.reach("containers.run.attached")
-    return reply
+    if case .failure(let error) = reply { surroundings.fail(error) }
+    if !endpoints.isEmpty {
+      // Not before: nobody may take it off while its drivers are at work. Also after a failure, because it was prepared.
+      await hold("network of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
+        _ = try await call.request(NetworkDetach(container: record.id))
+      }
+      FaultPoint.reach("containers.run.attached")
+    }
+    return try reply.get()
   }
 
-  /// Root file system, volumes and cgroups: what does not need the network.
-  private func prepareLocal(
+  private func makeGroups(
+    _ record: ContainerRecord, _ fresh: ContainerEntry?, _ surroundings: Surroundings, _ steps: StartSteps,
+    _ call: Call
+  ) async throws(EngineError) {
+    var mark = MonotonicClock.now
+    var limits = record.configuration.limits
+    limits.allowsAllDevices = record.configuration.isPrivileged
+    let groups: ResourceCreate.Reply
+    do throws(EngineError) {
+      groups = try await call.request(ResourceCreate(container: record.id, limits: limits))
+    } catch {
+      surroundings.groups.resolve(.failure(error))
+      throw error
+    }
+    await hold("cgroups of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
+      _ = try await call.request(ResourceRemove(container: record.id))
+    }
+    surroundings.groups.resolve(.success(groups))
+    steps.finish("make cgroups", &mark)
+    FaultPoint.reach("containers.run.cgroup")
+  }
+
+  /// Root file system and volumes.
+  private func mount(
     _ record: ContainerRecord, _ fresh: ContainerEntry?, _ steps: StartSteps, _ call: Call
-  ) async throws(EngineError) -> Local {
+  ) async throws(EngineError) -> Files {
     let id = record.id
     var mark = MonotonicClock.now
-    let mount = SnapshotMount(
-      container: id, layers: record.layers, discardable: record.configuration.removesItself)
     let root: Descriptor
     do throws(EngineError) {
+      let mount = SnapshotMount(
+        container: id, layers: record.layers, discardable: record.configuration.removesItself)
       root = try await call.request(mount).root
     } catch  where error.code == .notFound {
       throw EngineError(
@@ -160,25 +217,42 @@ extension Lifecycle {
     }
     steps.finish("mount layers", &mark)
     FaultPoint.reach("containers.run.mounted")
-    var mounts: [VolumeMount.Mounted] = []
-    if !record.mounts.isEmpty {
-      mounts = try await call.request(
-        VolumeMount(container: id, mounts: record.mounts, points: record.mountPoints, root: root))
-      await hold("mounts of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
-        _ = try await call.request(VolumeUnmount(container: id))
-      }
-      steps.finish("mount volumes", &mark)
-      FaultPoint.reach("containers.run.volumes")
+    if record.mounts.isEmpty { return Files(root: root, mounts: []) }
+    let mounts = try await call.request(
+      VolumeMount(container: id, mounts: record.mounts, points: record.mountPoints, root: root))
+    await hold("mounts of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
+      _ = try await call.request(VolumeUnmount(container: id))
     }
-    var limits = record.configuration.limits
-    limits.allowsAllDevices = record.configuration.isPrivileged
-    let resources = try await call.request(ResourceCreate(container: id, limits: limits))
-    await hold("cgroups of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
-      _ = try await call.request(ResourceRemove(container: id))
+    steps.finish("mount volumes", &mark)
+    FaultPoint.reach("containers.run.volumes")
+    return Files(root: root, mounts: mounts)
+  }
+
+  /// Has the process made, all but its command.
+  ///
+  /// - Returns: where the generated files are.
+  private func createProcess(
+    _ record: ContainerRecord, _ fresh: ContainerEntry?, _ files: Files, _ surroundings: Surroundings,
+    _ shared: SpecificationBuilder.Shared, _ streams: StandardStreams, _ steps: StartSteps, _ call: Call
+  ) async throws(EngineError) -> [String: String] {
+    let groups = try await surroundings.groups.value.get()
+    let namespace = try await surroundings.namespace.value.get()
+    var mark = MonotonicClock.now
+    // Before it is there: what it holds (groups, mounts) cannot be given back while it lives.
+    await hold("process of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
+      _ = try await call.request(RuntimeRemove(container: record.id))
     }
-    steps.finish("make cgroups", &mark)
-    FaultPoint.reach("containers.run.cgroup")
-    return Local(root: root, mounts: mounts, resources: resources)
+    let created = try await call.request(
+      RuntimeCreate(
+        container: record.id, specification: try SpecificationBuilder.build(record, shared: shared), root: files.root,
+        mounts: files.mounts, networkNamespace: namespace, cgroupEntries: groups.entries, unifiedCgroup: groups.unified,
+        streams: streams, logPath: record.logPath, logMaximumSize: record.logMaximumSize,
+        logMaximumFiles: record.logMaximumFiles))
+    // Then it was removed before it was there.
+    if call.lease.isReleased { _ = try await ownCall.request(RuntimeRemove(container: record.id)) }
+    steps.finish("create process", &mark)
+    FaultPoint.reach("containers.run.created")
+    return created.generatedPaths
   }
 
   /// Namespaces that the container shares with the host or with other containers, which must run.

@@ -70,6 +70,9 @@ final class Rehearsal: Sendable {
       note(RecordWrite.self, changes.map { "\($0) (\(request.durability.rawValue))" })
       return Done()
     }
+    try registrar.answer(NetworkPrepare.self) { [self] (request, _) async throws(EngineError) in
+      try await prepareNetwork(request)
+    }
     try registrar.answer(NetworkAttach.self) { [self] (request, _) async throws(EngineError) in
       try await attach(request)
     }
@@ -85,9 +88,13 @@ final class Rehearsal: Sendable {
       note(ResourceCreate.self, ["cgroup: one in each hierarchy, with the limits"])
       return ResourceCreate.Reply(entries: [], unified: nil, paths: [:], warnings: [])
     }
-    try registrar.answer(RuntimeStart.self) { [self] (request, _) async throws(EngineError) in
+    try registrar.answer(RuntimeCreate.self) { [self] (request, _) async throws(EngineError) in
       let command = request.specification.process.arguments.joined(separator: " ")
-      note(RuntimeStart.self, ["process: \(command)"])
+      note(RuntimeCreate.self, ["process: \(command)"])
+      return RuntimeCreate.Reply()
+    }
+    try registrar.answer(RuntimeStart.self) { [self] (_, _) async throws(EngineError) in
+      note(RuntimeStart.self)
       return RuntimeStart.Reply(pid: 0, shimPID: 0, started: .now, warnings: [])
     }
     // What is undone when the run fails on the stage; there is nothing to undo.
@@ -177,21 +184,36 @@ final class Rehearsal: Sendable {
 
   // MARK: Networks
 
+  /// The driver of the network that is named, or the one whose name stands for a network that is to be made.
+  private func driver(of network: String) async throws(EngineError) -> (name: String, isMade: Bool) {
+    do throws(EngineError) {
+      return (try await real.request(NetworkInspect(network: network)).definition.driver, false)
+    } catch {
+      guard lifecycleDrivers(NetworkDriverAttach.self).contains(network) else { throw error }
+      return (network, true)
+    }
+  }
+
+  private func prepareNetwork(_ request: NetworkPrepare) async throws(EngineError) -> NetworkPrepare.Reply {
+    var made: [String] = []
+    var isHost = false
+    for wanted in request.endpoints {
+      let driver = try await driver(of: wanted.network)
+      isHost = isHost || driver.name == "host"
+      if driver.isMade { made.append(driver.name) }
+    }
+    note(NetworkPrepare.self, isHost ? [] : ["network namespace: the container's own"])
+    for driver in made {
+      note(NetworkDriverCreate.self, driver: driver, depth: 1, ["network: \(driver)", "record: network (power)"])
+    }
+    return NetworkPrepare.Reply(namespace: nil)
+  }
+
   private func attach(_ request: NetworkAttach) async throws(EngineError) -> NetworkAttach.Reply {
     var endpoints: [Endpoint] = []
-    var isHost = false
     var steps: [(driver: String, changes: [String])] = []
     for (index, wanted) in request.endpoints.enumerated() {
-      let driver: String
-      do throws(EngineError) {
-        driver = try await real.request(NetworkInspect(network: wanted.network)).definition.driver
-      } catch {
-        guard lifecycleDrivers(NetworkDriverAttach.self).contains(wanted.network) else { throw error }
-        driver = wanted.network
-        note(
-          NetworkDriverCreate.self, driver: driver, depth: 1, ["network: \(wanted.network)", "record: network (power)"])
-      }
-      isHost = isHost || driver == "host"
+      let driver = try await driver(of: wanted.network).name
       var changes: [String] = []
       if driver != "host" && driver != "none" {
         changes.append("link: eth\(index) in the container, with \(wanted.address ?? "the next free address")")
@@ -205,7 +227,7 @@ final class Rehearsal: Sendable {
       endpoints.append(
         Endpoint(id: .random(), networkID: .random(), networkName: wanted.network, driver: driver, interface: ""))
     }
-    note(NetworkAttach.self, isHost ? [] : ["network namespace: the container's own"])
+    note(NetworkAttach.self)
     for step in steps { note(NetworkDriverAttach.self, driver: step.driver, depth: 1, step.changes) }
     return NetworkAttach.Reply(namespace: nil, endpoints: endpoints, ports: request.ports, reservations: [])
   }

@@ -14,14 +14,15 @@ extension NetworkCatalogPlugin {
     var request: EndpointRequest
   }
 
-  func attach(_ request: NetworkAttach, _ call: Call) async throws(EngineError) -> NetworkAttach.Reply {
+  /// Reserves a container's place on its networks and makes its namespace.
+  func prepare(_ request: NetworkPrepare, _ call: Call) async throws(EngineError) -> NetworkPrepare.Reply {
     let container = request.container
     try await clear(container, call)
     for endpoint in request.endpoints { try await makeNetwork(ofDriver: endpoint.network, call) }
     let (drivers, failed) = try reserve(request)
     do throws(EngineError) {
       for definition in failed { try await self.ensure(definition, call) }
-      let places = try places(request)
+      let places = try places(request.endpoints)
       let begun = try host.journal.begin(
         plugin: Self.manifest.name, container: container.text,
         [(kind: "attachment", object: drivers.joined(separator: " "))])
@@ -31,6 +32,31 @@ extension NetworkCatalogPlugin {
       let namespace = isHost ? nil : try pool(for: places).take()
       state.withLock { $0.change(container) { $0?.namespace = namespace } }
       FaultPoint.reach("networks.attach.namespace")
+      return NetworkPrepare.Reply(namespace: namespace)
+    } catch {
+      await takeBack(container)
+      throw error
+    }
+  }
+
+  func attach(_ request: NetworkAttach, _ call: Call) async throws(EngineError) -> NetworkAttach.Reply {
+    let container = request.container
+    if !state.withLock({ $0.attachments[container]?.isPrepared ?? false }) {
+      _ = try await prepare(NetworkPrepare(container: container, endpoints: request.endpoints), call)
+    }
+    let places = try places(request.endpoints)
+    let networks = places.map(\.definition.id)
+    let prepared = state.withLock { state -> ContainerAttachment? in
+      guard let found = state.attachments[container], found.isPrepared, found.networks == networks else { return nil }
+      state.change(container) { $0?.isPrepared = false }
+      return found
+    }
+    guard let prepared else {
+      throw EngineError(
+        .conflict, "the networks of the container \(container.short) are not those that were prepared for it")
+    }
+    let (namespace, drivers) = (prepared.namespace, prepared.drivers)
+    do throws(EngineError) {
       var reply = NetworkAttach.Reply(namespace: namespace, endpoints: [], ports: [], reservations: [])
       for (driver, attachments) in Self.grouped(places, drivers) {
         let hasPorts = attachments.contains(where: \.isDefaultRoute) || drivers.count == 1
@@ -165,7 +191,8 @@ extension NetworkCatalogPlugin {
     if !attachment.journal.isEmpty {
       state.withLock { $0.change(container) { $0?.isLeaving = true } }
       do throws(EngineError) {
-        for driver in attachment.drivers.reversed() {
+        // Of one that was only prepared, no driver knows.
+        for driver in attachment.isPrepared ? [] : attachment.drivers.reversed() {
           let detach = NetworkDriverDetach(container: container)
           if try await !host.bus.release(detach, role: "network", driver: driver, call) {
             host.log.warning(
@@ -186,26 +213,27 @@ extension NetworkCatalogPlugin {
   /// Checks the request and marks its networks as used, so that none is removed meanwhile.
   ///
   /// - Returns: the drivers in the order of the networks, and the networks that could not be made at start-up.
-  private func reserve(_ request: NetworkAttach) throws(EngineError) -> ([String], [NetworkDefinition]) {
+  private func reserve(_ request: NetworkPrepare) throws(EngineError) -> ([String], [NetworkDefinition]) {
     try state.withLock { (state) throws(EngineError) in
-      let places = try Self.resolve(request, state)
+      let places = try Self.resolve(request.endpoints, state)
       var drivers: [String] = []
       for place in places where !drivers.contains(place.definition.driver) { drivers.append(place.definition.driver) }
       let networks = places.map(\.definition.id)
       state.change(request.container) {
-        $0 = ContainerAttachment(drivers: drivers, networks: networks, endpoints: [], journal: [])
+        $0 = ContainerAttachment(drivers: drivers, networks: networks, endpoints: [], journal: [], isPrepared: true)
       }
       return (drivers, state.failed.isEmpty ? [] : places.map(\.definition).filter { state.failed.contains($0.id) })
     }
   }
 
-  private func places(_ request: NetworkAttach) throws(EngineError) -> [Place] {
-    try state.withLock { (state) throws(EngineError) in try Self.resolve(request, state) }
+  private func places(_ endpoints: [EndpointRequest]) throws(EngineError) -> [Place] {
+    try state.withLock { (state) throws(EngineError) in try Self.resolve(endpoints, state) }
   }
 
-  private static func resolve(_ request: NetworkAttach, _ state: CatalogState) throws(EngineError) -> [Place] {
-    let endpoints =
-      request.endpoints.isEmpty ? [EndpointRequest(network: CatalogState.defaultNetwork)] : request.endpoints
+  private static func resolve(
+    _ endpoints: [EndpointRequest], _ state: CatalogState
+  ) throws(EngineError) -> [Place] {
+    let endpoints = endpoints.isEmpty ? [EndpointRequest(network: CatalogState.defaultNetwork)] : endpoints
     var places: [Place] = []
     for endpoint in endpoints {
       let definition = try state.find(endpoint.network)

@@ -12,6 +12,8 @@ struct ContainerAttachment {
   var namespace: Descriptor?
   /// Its open entries in the journal.
   var journal: [UInt64]
+  /// Its namespace is made, or about to be, and no driver has been asked.
+  var isPrepared = false
   /// It is being taken back: its drivers may have given its addresses to others by now.
   var isLeaving = false
   /// Nobody has it any more, and a driver could not be told: that is made up for as soon as it can.

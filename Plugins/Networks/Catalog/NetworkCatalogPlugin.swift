@@ -59,11 +59,16 @@ public final class NetworkCatalogPlugin: Plugin {
     try registrar.answer(NetworkRemove.self) { (request, call) async throws(EngineError) in
       try await self.removeAndTell(request.network, forgets: false, call).network
     }
+    try registrar.answer(NetworkPrepare.self) { (request, call) async throws(EngineError) in
+      try await self.prepare(request, call)
+    }
     try registrar.answer(NetworkAttach.self) { (request, call) async throws(EngineError) in
       try await self.attach(request, call)
     }
     try registrar.answer(NetworkDetach.self) { (request, call) async throws(EngineError) in
-      try await self.detach(request.container, call)
+      // What a driver could not be told of is made up for when it can.
+      let isOwed = self.state.withLock { $0.attachments[request.container]?.isOwed ?? false }
+      if !isOwed { try await self.detach(request.container, call) }
       return Done()
     }
     try registrar.answerAsPlugin(PluginCheck.self) { (request, call) async throws(EngineError) in

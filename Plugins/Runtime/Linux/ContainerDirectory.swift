@@ -65,6 +65,12 @@ struct ContainerDirectory: Sendable {
     return new
   }
 
+  /// Fills in one of the engine's files that was empty; what is mounted of it shows it.
+  func fill(_ path: String, _ content: String) throws(SystemCallError) {
+    let descriptor = try Files.open(path, O_WRONLY | O_NOFOLLOW)
+    try Files.writeAll(descriptor.number, Array(content.utf8), subject: path)
+  }
+
   /// Writes one of the engine's files and returns a detached mount of it.
   func write(_ file: String, _ content: String) throws(SystemCallError) -> Descriptor {
     let path = "\(path)/\(file)"

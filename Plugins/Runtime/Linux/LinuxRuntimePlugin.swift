@@ -54,6 +54,9 @@ public final class LinuxRuntimePlugin: Plugin {
     try registrar.answer(RuntimePrepare.self) { [self] (request, call) throws(EngineError) in
       try await prepare(request.container, call)
     }
+    try registrar.answer(RuntimeCreate.self) { [self] (request, call) async throws(EngineError) in
+      try await create(request, call)
+    }
     try registrar.answer(RuntimeStart.self) { [self] (request, call) throws(EngineError) in
       try await start(request, call)
     }
@@ -135,8 +138,9 @@ public final class LinuxRuntimePlugin: Plugin {
   }
 
   private func spawn(_ container: ObjectID) throws(EngineError) -> ShimLink {
-    let isTaken = shims.withLock { $0.prepared[container] != nil || $0.running[container] != nil }
-    if isTaken { throw EngineError(.conflict, "the container \(container.short) is running already") }
+    if shims.withLock({ $0.hasShim(container) }) {
+      throw EngineError(.conflict, "the container \(container.short) is running already")
+    }
     let directory = directory(container)
     let entries = try host.journal.begin(
       plugin: Self.manifest.name, container: container.text, [("shim", directory.path)])
@@ -166,23 +170,41 @@ public final class LinuxRuntimePlugin: Plugin {
     }
   }
 
+  private func create(_ request: RuntimeCreate, _ call: Call) async throws(EngineError) -> RuntimeCreate.Reply {
+    let container = request.container
+    if shims.withLock({ $0.prepared[container] == nil }) { _ = try await prepare(container, call) }
+    guard let link = shims.withLock({ $0.prepared[container] }) else { throw Self.removed(container) }
+    do throws(EngineError) {
+      let creation = try plans.create(
+        request, directory: link.directory, client: clientDescriptor(call, request.streams))
+      try link.send(.start(creation.plan), number: ShimLink.directly, descriptors: creation.descriptors)
+      FaultPoint.reach("runtime.create.sent")
+      let created = ShimTable.Created(link: link, gate: creation.gate, files: creation.files)
+      guard shims.withLock({ $0.created(container, created) }) else { throw Self.removed(container) }
+      return RuntimeCreate.Reply(generatedPaths: creation.files)
+    } catch {
+      try? remove(container)
+      throw error
+    }
+  }
+
+  private static func removed(_ container: ObjectID) -> EngineError {
+    EngineError(.cancelled, "the container \(container.short) was removed while it was started")
+  }
+
   private func start(_ request: RuntimeStart, _ call: Call) async throws(EngineError) -> RuntimeStart.Reply {
     let container = request.container
-    let present = shims.withLock { $0.prepared[container] }
-    let link: ShimLink
-    if let present {
-      link = present
-    } else {
-      _ = try await prepare(container, call)
-      guard let fresh = shims.withLock({ $0.prepared[container] }) else {
-        throw EngineError(.cancelled, "the container \(container.short) was removed while it was started")
-      }
-      link = fresh
+    guard let created = shims.withLock({ $0.created[container] }) else {
+      throw EngineError(.conflict, "the container \(container.short) was not created, so it cannot be started")
     }
+    let link = created.link
     do throws(EngineError) {
-      let start = try plans.start(
-        request, directory: link.directory, client: clientDescriptor(call, request.streams))
-      let answer = try link.askDirectly(.start(start.plan), descriptors: start.descriptors)
+      try hold(request.portReservations, by: link)
+      try fill(created, request.files)
+      // One that has failed meanwhile has no reader at its gate, and its shim tells why.
+      var byte: UInt8 = 1
+      _ = write(created.gate.number, &byte, 1)
+      let answer = try link.awaitAnswer()
       guard case .started(let pid, let time, let warnings, let measured) = answer.body else {
         throw EngineError(.protocolViolation, "the container's shim gave no answer to its start")
       }
@@ -194,11 +216,32 @@ public final class LinuxRuntimePlugin: Plugin {
       let steps = link.measured(measured ?? [])
       record(steps, link, process: pid, call)
       return RuntimeStart.Reply(
-        pid: pid, shimPID: link.shimPID, started: Timestamp(nanoseconds: time), warnings: warnings, steps: steps,
-        generatedPaths: start.files)
+        pid: pid, shimPID: link.shimPID, started: Timestamp(nanoseconds: time), warnings: warnings, steps: steps)
     } catch {
       try? remove(container)
       throw error
+    }
+  }
+
+  /// Has the shim keep the sockets of ports; as many at a time as one message takes (SCM_MAX_FD, unix(7)).
+  private func hold(_ reservations: [Descriptor], by link: ShimLink) throws(EngineError) {
+    var left = reservations[...]
+    while !left.isEmpty {
+      try link.send(.hold, descriptors: Array(left.prefix(200)))
+      left = left.dropFirst(200)
+    }
+  }
+
+  private func fill(_ created: ShimTable.Created, _ files: [String: String]) throws(EngineError) {
+    for (name, content) in files {
+      guard let path = created.files[name] else {
+        throw EngineError(.invalidArgument, "\(name) is none of the container's generated files")
+      }
+      do {
+        try created.link.directory.fill(path, content)
+      } catch {
+        throw EngineError(.internalFailure, "the container's \(name) cannot be written: \(error)")
+      }
     }
   }
 
@@ -378,16 +421,42 @@ public final class LinuxRuntimePlugin: Plugin {
 
 /// The shims this engine knows.
 struct ShimTable: Sendable {
+  /// A shim with a process that waits for its start.
+  struct Created: Sendable {
+    var link: ShimLink
+    /// What is written here lets the process go on; closed, it ends.
+    var gate: Descriptor
+    /// The generated files on the host, by their path in the container.
+    var files: [String: String]
+  }
+
   /// Spawned, and without a container yet.
   var prepared: [ObjectID: ShimLink] = [:]
+  private(set) var created: [ObjectID: Created] = [:]
   var running: [ObjectID: ShimLink] = [:]
   /// The journal's entries about containers that this engine started.
   var entries: [ObjectID: [UInt64]] = [:]
   /// Told by their shims how they ended, and not removed yet.
   private var over: Set<ObjectID> = []
 
+  func hasShim(_ container: ObjectID) -> Bool {
+    prepared[container] != nil || created[container] != nil || running[container] != nil
+  }
+
+  /// Those with a shim that runs nothing yet.
+  var starting: Set<ObjectID> { Set(prepared.keys).union(created.keys) }
+
+  /// - Returns: false where the shim was taken meanwhile.
+  mutating func created(_ container: ObjectID, _ process: Created) -> Bool {
+    guard prepared[container] === process.link else { return false }
+    prepared[container] = nil
+    created[container] = process
+    return true
+  }
+
   mutating func started(_ link: ShimLink) {
     prepared[link.container] = nil
+    created[link.container] = nil
     running[link.container] = link
   }
 
@@ -403,6 +472,7 @@ struct ShimTable: Sendable {
   }
 
   mutating func take(_ container: ObjectID) -> ShimLink? {
-    prepared.removeValue(forKey: container) ?? running.removeValue(forKey: container)
+    prepared.removeValue(forKey: container) ?? created.removeValue(forKey: container)?.link
+      ?? running.removeValue(forKey: container)
   }
 }

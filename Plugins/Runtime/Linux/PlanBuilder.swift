@@ -19,16 +19,18 @@ struct PlanBuilder: Sendable {
   }
 
   /// A plan with the descriptors that travel beside it.
-  struct Start {
+  struct Creation {
     var plan: StartPlan
     var descriptors: [Descriptor]
+    /// The writing end of the plan's gate.
+    var gate: Descriptor
     /// The files that were written, by their path in the container.
     var files: [String: String] = [:]
   }
 
-  func start(
-    _ request: RuntimeStart, directory: ContainerDirectory, client: Descriptor?
-  ) throws(EngineError) -> Start {
+  func create(
+    _ request: RuntimeCreate, directory: ContainerDirectory, client: Descriptor?
+  ) throws(EngineError) -> Creation {
     let specification = request.specification
     var plan = StartPlan()
     plan.process = try process(specification.process, specification.seccomp, specification.isPrivileged)
@@ -57,7 +59,6 @@ struct PlanBuilder: Sendable {
     plan.hasNetwork = request.networkNamespace != nil
     plan.hasUnifiedCgroup = request.unifiedCgroup != nil
     plan.cgroupEntryCount = UInt16(truncatingIfNeeded: request.cgroupEntries.count)
-    plan.reservationCount = UInt16(truncatingIfNeeded: request.portReservations.count)
     plan.maskedPaths = specification.maskedPaths
     plan.readOnlyPaths = specification.readOnlyPaths
     plan.systemControls = specification.systemControls.sorted { $0.key < $1.key }.map { PairPlan($0.key, $0.value) }
@@ -74,12 +75,16 @@ struct PlanBuilder: Sendable {
     plan.daemonPath = instance.daemonPath
     plan.daemonRoot = instance.root
 
-    var descriptors = [request.root]
+    var gate: [Int32] = [-1, -1]
+    guard pipe2(&gate, O_CLOEXEC) == 0 else {
+      throw EngineError(.internalFailure, "the container's gate cannot be made: pipe2: \(SystemCallError.text(errno))")
+    }
+    let opening = Descriptor(adopting: gate[1])
+    var descriptors = [request.root, Descriptor(adopting: gate[0])]
     if let network = request.networkNamespace { descriptors.append(network) }
     if let unified = request.unifiedCgroup { descriptors.append(unified) }
     descriptors += clientDescriptors(request.streams, client: client)
     descriptors += request.cgroupEntries
-    descriptors += request.portReservations
     var files: [String: String] = [:]
     for (index, file) in specification.generatedFiles.sorted(by: { $0.key < $1.key }).enumerated() {
       plan.mounts.append(MountPlan(target: file.key, isDirectory: false))
@@ -95,9 +100,9 @@ struct PlanBuilder: Sendable {
       descriptors.append(mount.mount)
     }
     guard descriptors.count <= 250 else {
-      throw EngineError(.invalidArgument, "the container has \(descriptors.count) mounts and ports; 250 is the limit")
+      throw EngineError(.invalidArgument, "the container has \(descriptors.count) mounts; 250 is the limit")
     }
-    return Start(plan: plan, descriptors: descriptors, files: files)
+    return Creation(plan: plan, descriptors: descriptors, gate: opening, files: files)
   }
 
   func exec(

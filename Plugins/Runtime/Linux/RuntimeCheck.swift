@@ -9,7 +9,7 @@ extension LinuxRuntimePlugin {
     let running = Set(request.running)
     let known = Set(request.known)
     var differences: [SystemDifference] = []
-    let (prepared, live) = shims.withLock { (Set($0.prepared.keys), $0.running) }
+    let (prepared, live) = shims.withLock { ($0.starting, $0.running) }
     for container in request.running where live[container] == nil {
       differences.append(
         SystemDifference(kind: .missing, plugin: name, object: "shim of container \(container.short)"))

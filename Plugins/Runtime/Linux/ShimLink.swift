@@ -111,7 +111,15 @@ final class ShimLink: Sendable {
 
   /// Asks on the calling thread, before the watcher has the socket.
   func askDirectly(_ body: ToShim, descriptors: [Descriptor] = []) throws(EngineError) -> Answer {
-    try send(body, number: 1, descriptors: descriptors)
+    try send(body, number: Self.directly, descriptors: descriptors)
+    return try awaitAnswer()
+  }
+
+  /// The number of the question that is asked while the watcher has not got the socket.
+  static let directly: UInt32 = 1
+
+  /// Waits on the calling thread for the answer to what was sent with the number `directly`.
+  func awaitAnswer() throws(EngineError) -> Answer {
     while true {
       let received: Channel.Received?
       do {
@@ -123,10 +131,10 @@ final class ShimLink: Sendable {
       let descriptors = received.descriptors.map { Descriptor(adopting: $0) }
       let frame: Frame<FromShim>
       do { frame = try Frame<FromShim>(decoding: received.bytes) } catch { throw Self.misunderstood(error) }
-      if frame.number == 1 || frame.number == 0, case .failed(let kind, let text) = frame.body {
+      if frame.number == Self.directly || frame.number == 0, case .failed(let kind, let text) = frame.body {
         throw Self.error(kind, text)
       }
-      if frame.number == 1 { return Answer(body: frame.body, descriptors: descriptors) }
+      if frame.number == Self.directly { return Answer(body: frame.body, descriptors: descriptors) }
     }
   }
 

@@ -57,33 +57,10 @@ enum OverlayMount {
   private static func makeByMountCall(
     _ layers: [String], _ upper: String?, _ work: String?, _ isVolatile: Bool
   ) throws(SystemCallError) -> OwnedDescriptor {
-    let done = try eventDescriptor()
-    let number = done.number
-    let box = Outcome()
-    let started = Thread.start {
-      let outcome: Result<Int32, SystemCallError>
-      do throws(SystemCallError) {
-        outcome = .success(try mountInOwnNamespace(layers, upper, work, isVolatile).release())
-      } catch {
-        outcome = .failure(error)
-      }
-      box.value.withLock { $0 = outcome }
-      var one: UInt64 = 1
-      write(number, &one, 8)
+    let number = try DetachedThread.run { () throws(SystemCallError) in
+      try mountInOwnNamespace(layers, upper, work, isVolatile).release()
     }
-    guard started else { throw SystemCallError(call: "pthread_create", number: EAGAIN) }
-    var count: UInt64 = 0
-    try SystemCallError.check("read") { read(done.number, &count, 8) }
-    guard let outcome = box.value.withLock({ $0 }) else { throw SystemCallError(call: "mount", number: EIO) }
-    return OwnedDescriptor(adopting: try outcome.get())
-  }
-
-  private final class Outcome: Sendable {
-    let value = Mutex<Result<Int32, SystemCallError>?>(nil)
-  }
-
-  private static func eventDescriptor() throws(SystemCallError) -> OwnedDescriptor {
-    OwnedDescriptor(adopting: try SystemCallError.check("eventfd") { eventfd(0, Int32(EFD_CLOEXEC)) })
+    return OwnedDescriptor(adopting: number)
   }
 
   /// Runs on a thread that ends afterwards: it leaves the namespaces and the working directory of the process.

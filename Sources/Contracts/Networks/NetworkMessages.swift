@@ -81,12 +81,32 @@ public struct NetworkForget: Request {
   public init(network: String) { self.network = network }
 }
 
-/// Makes a container's network namespace and attaches it to all its networks and ports in one go.
-public struct NetworkAttach: Request {
-  public static let name = "network.attach"
+/// Makes a container's network namespace, and nothing in it yet: `NetworkAttach` with the same container and networks is
+/// to follow. No lease gives it back: `NetworkDetach` does, also when `NetworkAttach` fails or is not sent.
+public struct NetworkPrepare: Request {
+  public static let name = "network.prepare"
   public struct Reply: Codable, Sendable {
     /// The network namespace, or nil where the container shares the host's. `lo` is up in it, and unprivileged processes
     /// may bind low ports and send ICMP echo requests, as in Docker's.
+    public var namespace: Descriptor?
+
+    public init(namespace: Descriptor?) { self.namespace = namespace }
+  }
+  public var container: ObjectID
+  public var endpoints: [EndpointRequest]
+
+  public init(container: ObjectID, endpoints: [EndpointRequest]) {
+    self.container = container
+    self.endpoints = endpoints
+  }
+}
+
+/// Attaches a container to all its networks and ports in one go; makes its network namespace too where it was not
+/// prepared.
+public struct NetworkAttach: Request {
+  public static let name = "network.attach"
+  public struct Reply: Codable, Sendable {
+    /// See `NetworkPrepare.Reply`.
     public var namespace: Descriptor?
     public var endpoints: [Endpoint]
     /// What was asked for, with the host ports that were taken.

@@ -30,7 +30,7 @@ public struct StandardStreams: Codable, Sendable {
 }
 
 /// Starts the container's shim early, while the rest is still being prepared, so that its start-up is hidden. The
-/// lease of the request ends it again when no `RuntimeStart` follows.
+/// lease of the request ends it again when no `RuntimeCreate` follows.
 public struct RuntimePrepare: Request {
   public static let name = "runtime.prepare"
   public typealias Reply = Done
@@ -39,7 +39,56 @@ public struct RuntimePrepare: Request {
   public init(container: ObjectID) { self.container = container }
 }
 
-/// Starts a container: returns when its command has been executed (execve(2) succeeded).
+/// Makes a container's first process, with everything around it but its command (`create` of the OCI runtime
+/// specification, runtime.md): it returns when the shim has its plan, and the process then waits for `RuntimeStart`, which
+/// also tells what failed meanwhile. What it takes long for can so be done beside what the network takes long for.
+///
+/// `RuntimeRemove` takes it away again.
+public struct RuntimeCreate: Request {
+  public static let name = "runtime.create"
+  public struct Reply: Codable, Sendable {
+    /// Where on the host the generated files are, by their path in the container.
+    public var generatedPaths: [String: String]
+
+    public init(generatedPaths: [String: String] = [:]) { self.generatedPaths = generatedPaths }
+  }
+  public var container: ObjectID
+  public var specification: RuntimeSpecification
+  /// A detached mount of the root file system.
+  public var root: Descriptor
+  /// Detached mounts, attached in this order beneath the root.
+  public var mounts: [VolumeMount.Mounted]
+  /// It need not have its interfaces yet.
+  public var networkNamespace: Descriptor?
+  /// See `ResourceCreate.Reply`.
+  public var cgroupEntries: [Descriptor]
+  public var unifiedCgroup: Descriptor?
+  public var streams: StandardStreams
+  /// The log's path, or empty for none; its rotation in bytes and number of files.
+  public var logPath: String
+  public var logMaximumSize: Int64
+  public var logMaximumFiles: Int
+
+  public init(
+    container: ObjectID, specification: RuntimeSpecification, root: Descriptor, mounts: [VolumeMount.Mounted],
+    networkNamespace: Descriptor?, cgroupEntries: [Descriptor], unifiedCgroup: Descriptor?, streams: StandardStreams,
+    logPath: String, logMaximumSize: Int64, logMaximumFiles: Int
+  ) {
+    self.container = container
+    self.specification = specification
+    self.root = root
+    self.mounts = mounts
+    self.networkNamespace = networkNamespace
+    self.cgroupEntries = cgroupEntries
+    self.unifiedCgroup = unifiedCgroup
+    self.streams = streams
+    self.logPath = logPath
+    self.logMaximumSize = logMaximumSize
+    self.logMaximumFiles = logMaximumFiles
+  }
+}
+
+/// Lets a container that was created execute its command: returns when that has been executed (execve(2) succeeded).
 ///
 /// Throws `commandNotFound`, `notExecutable` (with runc's words after `exec: "x":`) or what else failed; nothing of the
 /// process is left then.
@@ -51,17 +100,11 @@ public struct RuntimeStart: Request {
     public var shimPID: Int32
     public var started: Timestamp
     public var warnings: [String]
-    /// What the runtime measured of the start; may be empty.
+    /// What the runtime measured of the creation and the start; may be empty.
     public var steps: [TimedStep]
-    /// Where on the host the generated files are, by their path in the container.
-    public var generatedPaths: [String: String]
 
-    public init(
-      pid: Int32, shimPID: Int32, started: Timestamp, warnings: [String], steps: [TimedStep] = [],
-      generatedPaths: [String: String] = [:]
-    ) {
+    public init(pid: Int32, shimPID: Int32, started: Timestamp, warnings: [String], steps: [TimedStep] = []) {
       self.steps = steps
-      self.generatedPaths = generatedPaths
       self.pid = pid
       self.shimPID = shimPID
       self.started = started
@@ -69,41 +112,15 @@ public struct RuntimeStart: Request {
     }
   }
   public var container: ObjectID
-  public var specification: RuntimeSpecification
-  /// A detached mount of the root file system.
-  public var root: Descriptor
-  /// Detached mounts, attached in this order beneath the root.
-  public var mounts: [VolumeMount.Mounted]
-  public var networkNamespace: Descriptor?
-  /// See `ResourceCreate.Reply`.
-  public var cgroupEntries: [Descriptor]
-  public var unifiedCgroup: Descriptor?
+  /// What generated files hold that were empty when the container was created, by their path in it.
+  public var files: [String: String]
   /// Held by the shim as long as the container lives.
   public var portReservations: [Descriptor]
-  public var streams: StandardStreams
-  /// The log's path, or empty for none; its rotation in bytes and number of files.
-  public var logPath: String
-  public var logMaximumSize: Int64
-  public var logMaximumFiles: Int
 
-  public init(
-    container: ObjectID, specification: RuntimeSpecification, root: Descriptor, mounts: [VolumeMount.Mounted],
-    networkNamespace: Descriptor?, cgroupEntries: [Descriptor], unifiedCgroup: Descriptor?,
-    portReservations: [Descriptor], streams: StandardStreams, logPath: String, logMaximumSize: Int64,
-    logMaximumFiles: Int
-  ) {
+  public init(container: ObjectID, files: [String: String] = [:], portReservations: [Descriptor] = []) {
     self.container = container
-    self.specification = specification
-    self.root = root
-    self.mounts = mounts
-    self.networkNamespace = networkNamespace
-    self.cgroupEntries = cgroupEntries
-    self.unifiedCgroup = unifiedCgroup
+    self.files = files
     self.portReservations = portReservations
-    self.streams = streams
-    self.logPath = logPath
-    self.logMaximumSize = logMaximumSize
-    self.logMaximumFiles = logMaximumFiles
   }
 }
 
