@@ -92,6 +92,16 @@ public enum Mounts {
     try SystemCallError.check("mount_setattr") { linux_mount_setattr(mount, "", flags, &attributes) }
   }
 
+  /// Makes the file system behind a mount read-only, wherever it is mounted (fspick(2)).
+  public static func makeReadOnly(_ mount: Int32) throws(SystemCallError) {
+    let context = OwnedDescriptor(
+      adopting: try SystemCallError.check("fspick") {
+        fspick(mount, "", UInt32(FSPICK_CLOEXEC) | UInt32(FSPICK_EMPTY_PATH))
+      })
+    try configure(context.number, FSCONFIG_SET_FLAG, "ro", nil, subject: "ro")
+    try configure(context.number, FSCONFIG_CMD_RECONFIGURE, nil, nil, subject: "read-only")
+  }
+
   /// Attaches a detached mount at `path` beneath `directory` (move_mount(2)).
   public static func attach(_ mount: Int32, at directory: Int32, _ path: String) throws(SystemCallError) {
     var flags = UInt32(MOVE_MOUNT_F_EMPTY_PATH)

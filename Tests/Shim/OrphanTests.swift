@@ -35,7 +35,7 @@ extension RealKernel {
         socketpair(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0, &ends)
       }
       let other = OwnedDescriptor(adopting: ends[1])
-      let spawner = ShimSpawner(path: RuntimeFixture.shimPath, instance: "test")
+      let spawner = ShimSpawner(path: RuntimeFixture.shimPath)
       let pid = try spawner.spawn(connection: other.number, listener: listener.number, label: "orphan")
       var plan = StartPlan()
       plan.process.arguments = ["sh", "-c", "while [ ! -e /tmp/go ]; do sleep 0.01; done; exit 6"]
@@ -47,7 +47,11 @@ extension RealKernel {
       plan.daemonPath = daemon
       plan.daemonRoot = "/the/root"
       let root = try Mounts.clone("\(base)/root", recursive: false)
-      try Channel.send(Frame(number: 1, body: ToShim.start(plan)), descriptors: [root.number], to: ends[0])
+      let gate = try Pipe()
+      let (reading, writing) = (gate.reading(), gate.writing())
+      try Channel.send(
+        Frame(number: 1, body: ToShim.start(plan)), descriptors: [root.number, reading.number], to: ends[0])
+      try Files.writeAll(writing.number, [1])
       let answer = try #require(try Channel.receive(from: ends[0]))
       for number in answer.descriptors { close(number) }
       guard case .started = try Frame<FromShim>(decoding: answer.bytes).body else {
@@ -71,7 +75,7 @@ extension RealKernel {
       try SystemCallError.check("socketpair") {
         socketpair(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0, &ends)
       }
-      let pid = try ShimSpawner(path: RuntimeFixture.shimPath, instance: "test")
+      let pid = try ShimSpawner(path: RuntimeFixture.shimPath)
         .spawn(connection: ends[1], listener: listener.number, label: "early")
       close(ends[1])
       close(ends[0])
@@ -99,7 +103,7 @@ extension RealKernel {
       }
       try #require(!directories.isEmpty)
       let id = ObjectID.random()
-      var request = try fixture.startRequest(
+      var request = try fixture.request(
         id, fixture.specification(["sh", "-c", "grep -E '^0:|pids' /proc/self/cgroup; sleep 60"]))
       request.cgroupEntries = entries
       request.unifiedCgroup = unified

@@ -31,7 +31,7 @@ public final class LinuxRuntimePlugin: Plugin {
   public init(host: PluginHost) throws(EngineError) {
     self.host = host
     directoryBase = try host.runtimeDirectory()
-    spawner = ShimSpawner(path: host.instance.shimPath, instance: host.instance.hash)
+    spawner = ShimSpawner(path: host.instance.shimPath)
     spares = DirectoryPool(in: directoryBase, bus: host.bus)
     standby = StandbyShims(
       base: directoryBase, spares: spares, spawner: spawner, count: Int(host.setting("standby-shims")) ?? 0)

@@ -4,17 +4,17 @@ import Glibc
 import LinuxSystem
 import Synchronization
 
-/// Starts shims from one sealed copy of their executable in memory, which all of them share: no container can reach a
-/// file on disk through its /proc/<pid>/exe, or write the copy (CVE-2019-5736).
+/// Starts shims from one read-only copy of their executable in memory, which all of them share.
 final class ShimSpawner: Sendable {
   private let path: String
-  private let name: String
   private let memory = Mutex<Descriptor?>(nil)
   private let environment: [String]
+  /// See `EmptyTree`; nil where none can be made, and then containers copy the host's.
+  private let tree: Descriptor?
 
-  init(path: String, instance: String) {
+  init(path: String) {
     self.path = path
-    name = "engine-shim-\(instance)"
+    tree = try? EmptyTree.make()
     let text = (try? Files.read("/proc/self/environ")) ?? []
     environment = text.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
   }
@@ -22,37 +22,12 @@ final class ShimSpawner: Sendable {
   /// Makes the copy, if there is none yet.
   func load() throws(SystemCallError) -> Descriptor {
     if let present = memory.withLock({ $0 }) { return present }
-    let fresh = try copy()
+    let fresh = try ShimImage.make(path)
     return memory.withLock { memory in
       if let present = memory { return present }
       memory = fresh
       return fresh
     }
-  }
-
-  private func copy() throws(SystemCallError) -> Descriptor {
-    let source = try Files.open(path, O_RDONLY)
-    var status = stat()
-    try SystemCallError.check("fstat", path) { fstat(source.number, &status) }
-    // MFD_EXEC (0x10) is asked for by kernels from 6.3 on, and unknown to older ones.
-    var number = linux_memfd_create(name, UInt32(MFD_CLOEXEC) | UInt32(MFD_ALLOW_SEALING) | 0x10)
-    if number < 0 && errno == EINVAL {
-      number = linux_memfd_create(name, UInt32(MFD_CLOEXEC) | UInt32(MFD_ALLOW_SEALING))
-    }
-    if number < 0 { throw SystemCallError(call: "memfd_create", number: errno) }
-    let low = OwnedDescriptor(adopting: number)
-    var left = Int(status.st_size)
-    while left > 0 {
-      let count = try SystemCallError.check("sendfile", path) { sendfile(low.number, source.number, nil, left) }
-      if count == 0 { throw SystemCallError(call: "sendfile", subject: path, number: EIO) }
-      left -= count
-    }
-    // Above the numbers that a child is given.
-    let high = OwnedDescriptor(
-      adopting: try SystemCallError.check("fcntl") { linux_fcntl(low.number, F_DUPFD_CLOEXEC, 10) })
-    let seals = 0x1 | 0x2 | 0x4 | 0x8  // F_SEAL_SEAL, SHRINK, GROW and WRITE
-    try SystemCallError.check("fcntl(F_ADD_SEALS)") { linux_fcntl(high.number, 1033, seals) }
-    return Descriptor(adopting: high.release())
   }
 
   /// Starts a shim that listens in the directory.
@@ -71,7 +46,8 @@ final class ShimSpawner: Sendable {
     return (socket, try spawn(connection: other.number, listener: listener.number, label: label))
   }
 
-  /// Starts a shim with its connection at descriptor 3 and its listening socket at 4, in a session of its own.
+  /// Starts a shim with its connection at descriptor 3, its listening socket at 4 and the empty tree at 5, in a session of
+  /// its own.
   func spawn(connection: Int32, listener: Int32, label: String) throws(SystemCallError) -> Int32 {
     let executable = try load()
     // Both above 9: the one must not be overwritten by the other's dup2.
@@ -85,6 +61,7 @@ final class ShimSpawner: Sendable {
     for number in 0..<Int32(3) { posix_spawn_file_actions_addopen(&actions, number, "/dev/null", O_RDWR, 0) }
     posix_spawn_file_actions_adddup2(&actions, high.number, 3)
     posix_spawn_file_actions_adddup2(&actions, highListener.number, 4)
+    if let tree { posix_spawn_file_actions_adddup2(&actions, tree.number, 5) }
     var attributes = posix_spawnattr_t()
     posix_spawnattr_init(&attributes)
     defer { posix_spawnattr_destroy(&attributes) }
