@@ -61,8 +61,14 @@ enum Daemon {
     /// Held as long as the daemon lives (flock(2)).
     let lock: Descriptor
     let configuration: EngineConfiguration
+    /// The executable of the client, beside the daemon's own.
+    let clientPath: String
 
-    init(manager: PluginManager, server: WireServer, lock: Descriptor, configuration: EngineConfiguration) {
+    init(
+      manager: PluginManager, server: WireServer, lock: Descriptor, configuration: EngineConfiguration,
+      clientPath: String
+    ) {
+      self.clientPath = clientPath
       self.manager = manager
       self.server = server
       self.lock = lock
@@ -99,7 +105,9 @@ enum Daemon {
       guard server.start() else {
         throw EngineError(.resourceExhausted, "the system has no thread left for the engine's socket")
       }
-      return Running(manager: manager, server: server, lock: lock, configuration: configuration)
+      let directory = instance.daemonPath.lastIndex(of: "/").map { instance.daemonPath[..<$0] } ?? ""
+      return Running(
+        manager: manager, server: server, lock: lock, configuration: configuration, clientPath: "\(directory)/engine")
     } catch {
       await manager.stop()
       throw EngineError(.internalFailure, "the engine cannot listen at \(paths.socket): \(error)")
@@ -204,6 +212,7 @@ enum Daemon {
     var idleSeconds: UInt64 = 300
     if case .integer(let seconds) = running.configuration.engine("idle_seconds") { idleSeconds = UInt64(seconds) }
     var isStarting = true
+    var code = CodePages(path: running.clientPath)
     while true {
       // After a start everything that was asked for meanwhile is done, and what only the start needed can go.
       var timeout = timespec(tv_sec: isStarting ? 2 : min(30, Int(idleSeconds)), tv_nsec: 0)
@@ -211,6 +220,8 @@ enum Daemon {
       if number == SIGTERM || number == SIGINT { return }
       if number < 0 {
         if isStarting { ProcessMemory.releaseStartCode() }
+        // Where it is wanted, because the page cache forgets what is not.
+        if isStarting || running.server.idleNanoseconds < 30_000_000_000 { code.keepHuge() }
         isStarting = false
         if running.server.idleNanoseconds > 1_000_000_000 { ProcessMemory.trimHeap() }
       }
