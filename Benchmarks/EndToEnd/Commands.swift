@@ -3,7 +3,7 @@ import Glibc
 
 /// Whole commands, hot and with pauses.
 extension Suite {
-  func commands(_ daemons: [Peer], _ floor: (() throws -> Double)?, until deadline: Double) throws {
+  func commands(_ daemons: [Peer], _ floor: RawFloorProcess?, until deadline: Double) throws {
     let profile = try profile()
     var candidates: [Candidate] = []
     for peer in daemons {
@@ -12,7 +12,7 @@ extension Suite {
       try peer.run(["create", "--name", "cycle", "--stop-signal", "KILL", "bench", "sleep", "100000"])
       candidates += commands(of: peer, profile: profile)
     }
-    if let floor { candidates.append(Candidate(Names.floor, measure: floor)) }
+    if let floor { candidates.append(Candidate(Names.floor, measure: floor.time)) }
     candidates += try peers.prepareRuntimes()
     for (mode, pause) in [("hot", UInt32(0)), ("with pauses of \(options.pause / 1000) ms", options.pause)] {
       let now = Processes.microseconds()

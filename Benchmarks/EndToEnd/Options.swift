@@ -6,7 +6,8 @@ struct Options {
 
   /// What there is to measure, and which part of the time it gets.
   static let sections: [(name: String, share: Double)] = [
-    ("messages", 4), ("commands", 31), ("throughput", 19), ("scaling", 28), ("images", 7), ("logs", 5), ("network", 6),
+    ("messages", 4), ("commands", 29), ("throughput", 18), ("scaling", 26), ("images", 6), ("logs", 5),
+    ("network", 12),
   ]
   static let peers = ["docker", "podman", "crun", "runc", "bubblewrap"]
   static let usage = """

@@ -210,37 +210,23 @@ final class Peers {
 
   /// The raw system calls, in a process of their own.
   ///
-  /// - Returns: what takes the time of one container; nil where the machine does not let it.
-  func startRawFloor() throws -> (() throws -> Double)? {
-    var down: [Int32] = [-1, -1]
-    var up: [Int32] = [-1, -1]
-    pipe2(&down, O_CLOEXEC)
-    pipe2(&up, O_CLOEXEC)
-    let base = "\(directory)/floor"
-    try Processes.run(["mkdir", "-p", "\(base)/root"])
-    let process = try Processes.spawn(
-      ["unshare", "--net", "--mount", "/proc/\(getpid())/exe", RawFloor.argument, rootfs, base],
-      pipes: (down[0], up[1]), isApart: true)
-    close(down[0])
-    close(up[1])
-    let (request, answer) = (down[1], up[0])
-    afterwards {
-      close(request)
-      close(answer)
-      Processes.wait(process, atMost: 5)
-    }
-    let measure = { () throws -> Double in
-      var time = 0.0
-      guard write(request, "r", 1) == 1, read(answer, &time, MemoryLayout<Double>.size) == MemoryLayout<Double>.size,
-        time > 0
-      else { throw Processes.Failure(description: "the raw system calls failed") }
-      return time
-    }
+  /// - Returns: nil where the machine does not let it.
+  func startRawFloor() throws -> RawFloorProcess? {
     signal(SIGPIPE, SIG_IGN)
-    guard (try? measure()) != nil else {
+    let floor = try makeRawFloor(0)
+    guard (try? floor.time()) != nil else {
       note(Names.floor, absence: "they do not run on this machine")
       return nil
     }
-    return measure
+    return floor
+  }
+
+  /// - Parameter index: tells several apart; each has its own namespaces, bridge and directory.
+  func makeRawFloor(_ index: Int) throws -> RawFloorProcess {
+    let base = "\(directory)/floor\(index)"
+    try Processes.run(["mkdir", "-p", "\(base)/root"])
+    let floor = try RawFloorProcess(rootfs: rootfs, directory: base)
+    afterwards { floor.end() }
+    return floor
   }
 }

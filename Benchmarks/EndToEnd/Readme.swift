@@ -70,9 +70,11 @@ enum Readme {
   private static func figures(_ results: Results) -> String {
     var rows: [(String, (String) -> String)] = []
     for concurrency in [1, 4, 16] {
+      let raw = results.throughput.first { $0.peer == Names.raw && $0.concurrency == concurrency }
+      let beside = raw.map { " (raw system calls \(Text.decimal($0.perSecond, 1)))" } ?? ""
       rows.append(
         (
-          "containers run to their end a second, \(concurrency) at once",
+          "containers run to their end a second, \(concurrency) at once\(beside)",
           { peer in
             results.throughput.first { $0.peer == peer && $0.concurrency == concurrency }
               .map { Text.decimal($0.perSecond, 1) } ?? ""

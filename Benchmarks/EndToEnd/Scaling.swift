@@ -7,10 +7,13 @@ import Wire
 extension Suite {
   /// Containers made, run to their end and removed, one after the other and several at once.
   ///
-  /// A hundred of each, or as many as fit into the peer's part of the time.
-  func throughput(_ daemons: [Peer], until deadline: Double) throws {
+  /// A hundred of each, or as many as fit into the peer's part of the time. The raw system calls are made by as many
+  /// processes as are to be made at once.
+  func throughput(_ daemons: [Peer], _ floor: RawFloorProcess?, until deadline: Double) throws {
     print("\ncontainers run to their end and removed, a second")
     var left = daemons.count * 3
+    var floors = [floor].compactMap { $0 }
+    defer { for other in floors.dropFirst() { other.end() } }
     for concurrency in [16, 4, 1] {
       for peer in daemons {
         let now = Processes.microseconds()
@@ -19,7 +22,7 @@ extension Suite {
         var count = 0
         var rates: [Double] = []
         do {
-          for _ in 0..<(peer.isEngine ? 3 : 1) where rates.isEmpty || Processes.microseconds() < end {
+          for _ in 0..<(peer.isEngine ? 5 : 1) where rates.isEmpty || Processes.microseconds() < end {
             let run = try Processes.many(
               100, atOnce: concurrency, until: end, { _ in peer.client + ["run", "--rm", "bench", "true"] },
               environment: peer.environment)
@@ -30,12 +33,28 @@ extension Suite {
           fail("\(peer.name), \(concurrency) containers at once: \(failure)")
           continue
         }
-        let rate = Samples(rates).median
-        results.throughput.append(
-          Results.Throughput(peer: peer.name, containers: count, concurrency: concurrency, perSecond: rate))
-        print(Text.row("\(peer.name), \(concurrency) at once, \(count)", Text.decimal(rate, 1)))
+        add(peer.name, count, concurrency, rates)
+      }
+      guard floor != nil else { continue }
+      do {
+        while floors.count < concurrency { floors.append(try peers.makeRawFloor(floors.count)) }
+        let chosen = Array(floors.prefix(concurrency))
+        // The first ones make their bridges.
+        _ = try RawFloorProcess.rate(concurrency, of: chosen)
+        var rates: [Double] = []
+        for _ in 0..<5 { rates.append(try RawFloorProcess.rate(100, of: chosen)) }
+        add(Names.raw, 100, concurrency, rates)
+      } catch let failure as Processes.Failure {
+        fail("\(Names.raw), \(concurrency) containers at once: \(failure)")
       }
     }
+  }
+
+  private func add(_ peer: String, _ count: Int, _ concurrency: Int, _ rates: [Double]) {
+    let rate = Samples(rates).median
+    results.throughput.append(
+      Results.Throughput(peer: peer, containers: count, concurrency: concurrency, perSecond: rate))
+    print(Text.row("\(peer), \(concurrency) at once, \(count)", Text.decimal(rate, 1)))
   }
 
   /// Memory, `ps` and the attaching of one more, with more and more idle containers.

@@ -64,7 +64,7 @@ final class Suite {
       try commands(daemons, floor, until: $0)
       results.start = try start(of: engine)
     }
-    try section("throughput") { try throughput(daemons, until: $0) }
+    try section("throughput") { try throughput(daemons, floor, until: $0) }
     try section("scaling") {
       results.attachment = try attachment(directory: peers.directory)
       try scaling(daemons, until: $0)
