@@ -103,5 +103,38 @@ extension EndToEnd {
       let daemon = try #require(fixture.processes(named: "engined").first)
       return "\(daemon)"
     }
+
+    /// The process is set up beside its network; what depends on that must not come before it.
+    @Test func whatDependsOnTheNetworkWaitsForIt() throws {
+      defer { fixture.end() }
+      for _ in 0..<5 {
+        let control = "net.ipv4.conf.eth0.rp_filter"
+        let script = "cat /proc/sys/net/ipv4/conf/eth0/rp_filter; ip -4 addr show eth0; cat /etc/hosts"
+        let run = fixture.engine("run", "--rm", "--sysctl", "\(control)=2", "-h", "box", "bb", "sh", "-c", script)
+        #expect(run.status == 0 && run.text.hasPrefix("2\n"), "\(run)")
+        let address = run.text.split(separator: "\n").first { $0.contains("inet ") }?.split(separator: " ")
+          .dropFirst().first?.split(separator: "/").first
+        let own = try #require(address)
+        #expect(run.text.contains("\n\(own)\tbox"), "\(run)")
+      }
+      let wrong = fixture.engine("run", "--rm", "--sysctl", "net.ipv4.conf.eth7.rp_filter=2", "bb", "true")
+      #expect(wrong.status == 125 && wrong.errors.contains("net.ipv4.conf.eth7.rp_filter"), "\(wrong)")
+      #expect(fixture.succeed("ps", "-aq").isEmpty)
+    }
+
+    /// More than one message to a shim takes, and all of them are given back.
+    @Test func fiveHundredPorts() throws {
+      defer { fixture.end() }
+      let ports = ["-p", "30000-30499:1000-1499"]
+      for _ in 0..<2 {
+        let many = fixture.engine(["run", "-d", "--name", "many"] + ports + ["bb", "sleep", "1000"])
+        #expect(many.status == 0, "\(many)")
+        #expect(fixture.succeed("port", "many").split(separator: "\n").count == 500)
+        let taken = fixture.engine("run", "--rm", "-p", "30450:80", "bb", "true")
+        #expect(taken.status == 125 && taken.errors.contains("port is already allocated"), "\(taken)")
+        fixture.succeed("rm", "-f", "many")
+      }
+      #expect(fixture.engine(["run", "--rm"] + ports + ["bb", "true"]).status == 0)
+    }
   }
 }

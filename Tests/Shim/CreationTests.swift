@@ -146,5 +146,19 @@ extension RealKernel {
       #expect(seen[1] == [])
       _ = try await fixture.bus.request(RuntimeRemove(container: id))
     }
+
+    /// What a container could reach through /proc/<pid>/exe is on a file system that is read-only (CVE-2019-5736).
+    @Test func nobodyWritesTheShimsExecutable() async throws {
+      let id = ObjectID.random()
+      let reply = try await fixture.launch(try fixture.request(id, fixture.specification(["sleep", "60"])))
+      let path = "/proc/\(reply.shimPID)/exe"
+      for flags in [O_WRONLY, O_RDWR, O_WRONLY | O_TRUNC, O_WRONLY | O_APPEND] {
+        #expect(linux_open(path, flags | O_CLOEXEC, 0) == -1 && errno == EROFS, "\(flags): \(errno)")
+      }
+      #expect(truncate(path, 0) == -1 && errno == EROFS)
+      // It is the shim's, byte for byte.
+      #expect(try Files.read(path, limit: 1 << 28) == Files.read(RuntimeFixture.shimPath, limit: 1 << 28))
+      _ = try await fixture.bus.request(RuntimeRemove(container: id))
+    }
   }
 }
