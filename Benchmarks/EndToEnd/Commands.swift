@@ -69,6 +69,21 @@ extension Suite {
   /// So long nothing is asked of anybody before another engine's turn: most clean up after they have answered.
   private static let rest: UInt32 = 250_000
 
+  /// The commands of each engine beginning with another one in each round: what an engine puts off until so many commands
+  /// later would else always meet the same ones. A container is started before it is stopped.
+  static func turned(_ candidates: [Candidate], _ round: Int) -> [Candidate] {
+    var result: [Candidate] = []
+    var rest = candidates[...]
+    while let first = rest.first {
+      let group = Array(rest.prefix { $0.group == first.group })
+      rest = rest.dropFirst(group.count)
+      let turns = group.indices.map { ($0 + round) % group.count }
+      let begin = turns.first { !group[$0].name.hasSuffix(" start") && !group[$0].name.hasSuffix(" stop") } ?? 0
+      result += group[begin...] + group[..<begin]
+    }
+    return result
+  }
+
   /// Every candidate in turn, again and again, so that what disturbs the machine disturbs all of them. The commands of one
   /// engine follow each other, after one that is not measured: else the first would be measured on what another engine
   /// still does, and on what it left in the caches.
@@ -80,7 +95,7 @@ extension Suite {
     var broken: Set<String> = []
     for round in 0..<options.runs + 2 {
       var group: String?
-      for candidate in candidates where !broken.contains(candidate.name) {
+      for candidate in Self.turned(candidates, round) where !broken.contains(candidate.name) {
         if candidate.group != group {
           group = candidate.group
           usleep(Self.rest)

@@ -95,6 +95,16 @@ final class Peers {
 
   // MARK: Daemons
 
+  /// Gives all that is started from here on a /run in memory, as it is on every Debian machine, where this one has it on a
+  /// disk: there the engines keep what a reboot clears.
+  func keepRunInMemory() {
+    let inMemory = 0x0102_1994  // TMPFS_MAGIC of statfs(2)
+    var system = statfs()
+    guard statfs("/run", &system) == 0, Int(system.f_type) != inMemory, unshare(CLONE_NEWNS) == 0 else { return }
+    mount("none", "/", nil, UInt(MS_REC | MS_PRIVATE), nil)
+    mount("tmpfs", "/run", "tmpfs", UInt(MS_NOSUID | MS_NODEV), "mode=755")
+  }
+
   func startEngine() throws -> Peer {
     let root = "\(directory)/engine"
     let configuration = "\(directory)/engine.toml"
@@ -133,7 +143,7 @@ final class Peers {
       let client = Self.dockerClient()
       let group = "engine-benchmarks-\(getpid())"
       let arguments = [
-        "dockerd", "--data-root", "\(directory)/docker", "--exec-root", "\(directory)/docker-exec", "-H", socket,
+        "dockerd", "--data-root", "\(directory)/docker", "--exec-root", "/run\(directory)/docker", "-H", socket,
         "--pidfile", "\(directory)/docker.pid", "--cgroup-parent", "/\(group)",
       ]
       afterwards { [unowned self] in removeGroups(group) }

@@ -49,6 +49,7 @@ final class Suite {
     Processes.heedInterruption()
     try section("messages") { try messages(until: $0) }
     if left.isEmpty { return try write() }
+    peers.keepRunInMemory()
     try peers.makeRootFileSystem()
     let engine = try peers.startEngine()
     let daemons = try [engine] + [peers.startDocker(), peers.startPodman()].compactMap { $0 }

@@ -181,6 +181,7 @@ enum Daemon {
       limit.rlim_cur = limit.rlim_max
       setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
     }
+    ProcessMemory.growDescriptorTable()
   }
 
   private static func currentDirectory() -> String {
