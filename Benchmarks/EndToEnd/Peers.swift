@@ -98,9 +98,8 @@ final class Peers {
   /// Gives all that is started from here on a /run in memory, as it is on every Debian machine, where this one has it on a
   /// disk: there the engines keep what a reboot clears.
   func keepRunInMemory() {
-    let inMemory = 0x0102_1994  // TMPFS_MAGIC of statfs(2)
     var system = statfs()
-    guard statfs("/run", &system) == 0, Int(system.f_type) != inMemory, unshare(CLONE_NEWNS) == 0 else { return }
+    guard statfs("/run", &system) == 0, system.f_type != Int(TMPFS_MAGIC), unshare(CLONE_NEWNS) == 0 else { return }
     mount("none", "/", nil, UInt(MS_REC | MS_PRIVATE), nil)
     mount("tmpfs", "/run", "tmpfs", UInt(MS_NOSUID | MS_NODEV), "mode=755")
   }

@@ -4,18 +4,12 @@ import LinuxSystem
 
 /// The files that the engine writes for a container: /etc/hosts, /etc/hostname and /etc/resolv.conf.
 enum GeneratedFiles {
-  /// What the files depend on besides the container itself.
-  struct Host: Sendable {
-    var resolver: String
-
-    static func read() -> Host {
-      let stub = (try? Files.readText("/etc/resolv.conf")) ?? ""
-      // systemd-resolved's stub listens on the host's loopback; its own list of servers is in another file.
-      let servers = GeneratedFiles.words(stub, "nameserver").flatMap { $0 }
-      let upstream =
-        servers == ["127.0.0.53"] ? (try? Files.readText("/run/systemd/resolve/resolv.conf")) ?? stub : stub
-      return Host(resolver: upstream)
-    }
+  /// The host's resolv.conf.
+  private static func hostResolver() -> String {
+    let stub = (try? Files.readText("/etc/resolv.conf")) ?? ""
+    // systemd-resolved's stub listens on the host's loopback; its own list of servers is in another file.
+    let servers = words(stub, "nameserver").flatMap { $0 }
+    return servers == ["127.0.0.53"] ? (try? Files.readText("/run/systemd/resolve/resolv.conf")) ?? stub : stub
   }
 
   /// `name:address` or `name=address`; the address may be `host-gateway`.
@@ -40,12 +34,12 @@ enum GeneratedFiles {
   static let hostsPath = "/etc/hosts"
 
   /// Every file, by its path in the container. /etc/hosts is empty: it is known when the container's addresses are.
-  static func make(_ configuration: ContainerConfiguration, host: Host = .read()) -> [String: String] {
+  static func make(_ configuration: ContainerConfiguration) -> [String: String] {
     let keepsLoopback = NetworkMode(configuration) == .host
     return [
       "/etc/hostname": "\(configuration.hostname)\n",
       hostsPath: "",
-      "/etc/resolv.conf": resolver(configuration, host: host.resolver, keepsLoopback: keepsLoopback),
+      "/etc/resolv.conf": resolver(configuration, host: hostResolver(), keepsLoopback: keepsLoopback),
     ]
   }
 

@@ -92,6 +92,18 @@ public enum Mounts {
     try SystemCallError.check("mount_setattr") { linux_mount_setattr(mount, "", flags, &attributes) }
   }
 
+  /// Makes a detached mount the root of the calling thread's mount namespace, and lets go of the tree that was there
+  /// (pivot_root(2)). The working directory is the new root's then. Only where the namespace is nobody else's.
+  public static func pivot(to mount: Int32) throws(SystemCallError) {
+    // Nothing that is let go of here may be let go of where it came from.
+    try SystemCallError.check("mount", "/") { Glibc.mount(nil, "/", nil, UInt(MS_REC | MS_PRIVATE), nil) }
+    try attach(mount, at: AT_FDCWD, "/")
+    try SystemCallError.check("fchdir") { fchdir(mount) }
+    try SystemCallError.check("pivot_root") { linux_pivot_root(".", ".") }
+    // The old tree is now on top of the new root.
+    try SystemCallError.check("umount2") { umount2(".", Int32(MNT_DETACH)) }
+  }
+
   /// Makes the file system behind a mount read-only, wherever it is mounted (fspick(2)).
   public static func makeReadOnly(_ mount: Int32) throws(SystemCallError) {
     let context = OwnedDescriptor(

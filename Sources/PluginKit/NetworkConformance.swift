@@ -206,7 +206,7 @@ struct TestNamespace: Sendable {
 
   /// Made in a thread of its own, which ends: no other thread ever sees another namespace.
   init() throws {
-    descriptor = try Self.inThread { () throws(SystemCallError) in
+    descriptor = try DetachedThread.run { () throws(SystemCallError) in
       try SystemCallError.check("unshare(CLONE_NEWNET)") { unshare(CLONE_NEWNET) }
       let socket = OwnedDescriptor(
         adopting: try SystemCallError.check("socket") {
@@ -223,7 +223,7 @@ struct TestNamespace: Sendable {
 
   /// The IPv4 address of an interface (SIOCGIFADDR, netdevice(7)).
   func address(of interface: String) -> String? {
-    try? Self.inThread { () throws(SystemCallError) in
+    try? DetachedThread.run { [descriptor] () throws(SystemCallError) in
       try SystemCallError.check("setns") { setns(descriptor.number, CLONE_NEWNET) }
       let socket = OwnedDescriptor(
         adopting: try SystemCallError.check("socket") {
@@ -243,35 +243,5 @@ struct TestNamespace: Sendable {
     var request = ifreq()
     withUnsafeMutableBytes(of: &request.ifr_ifrn) { $0.copyBytes(from: interface.utf8.prefix(15)) }
     return request
-  }
-
-  private final class Work: @unchecked Sendable {
-    // Unchecked: the starter touches it only before the thread starts and after it is joined.
-    let body: () -> Void
-    init(_ body: @escaping () -> Void) { self.body = body }
-  }
-
-  private static func inThread<Value>(
-    _ body: @escaping () throws(SystemCallError) -> Value
-  ) throws(SystemCallError) -> Value {
-    var result: Result<Value, SystemCallError> = .failure(SystemCallError(call: "pthread_create", number: EAGAIN))
-    try withoutActuallyEscaping({ result = Result { () throws(SystemCallError) in try body() } }) {
-      (work) throws(SystemCallError) in
-      let start = Unmanaged.passRetained(Work(work))
-      var thread = pthread_t()
-      let code = pthread_create(
-        &thread, nil,
-        { argument in
-          guard let argument else { return nil }
-          Unmanaged<Work>.fromOpaque(argument).takeRetainedValue().body()
-          return nil
-        }, start.toOpaque())
-      if code != 0 {
-        start.release()
-        throw SystemCallError(call: "pthread_create", number: code)
-      }
-      pthread_join(thread, nil)
-    }
-    return try result.get()
   }
 }

@@ -20,17 +20,12 @@ struct RootFileSystem: ~Copyable {
     self.plan = plan
     self.provisions = provisions
     root = try stage("making the root") { () throws(SystemCallError) in
-      if !isTreeEmpty {
-        try SystemCallError.check("mount", "/") { Glibc.mount(nil, "/", nil, UInt(MS_REC | MS_PRIVATE), nil) }
-      }
-      try Mounts.attach(mount, at: AT_FDCWD, "/")
-      try SystemCallError.check("fchdir") { fchdir(mount) }
       if isTreeEmpty {
+        try Mounts.attach(mount, at: AT_FDCWD, "/")
+        try SystemCallError.check("fchdir") { fchdir(mount) }
         try SystemCallError.check("chroot") { chroot(".") }
       } else {
-        try SystemCallError.check("pivot_root") { linux_pivot_root(".", ".") }
-        // The host's tree is now on top of the new root; without it `/` is the container's.
-        try SystemCallError.check("umount2") { umount2(".", Int32(MNT_DETACH)) }
+        try Mounts.pivot(to: mount)
       }
       try SystemCallError.check("chdir") { chdir("/") }
       return try Files.open("/", O_PATH | O_DIRECTORY)

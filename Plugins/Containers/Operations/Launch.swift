@@ -178,13 +178,7 @@ extension Lifecycle {
     var mark = MonotonicClock.now
     var limits = record.configuration.limits
     limits.allowsAllDevices = record.configuration.isPrivileged
-    let groups: ResourceCreate.Reply
-    do throws(EngineError) {
-      groups = try await call.request(ResourceCreate(container: record.id, limits: limits))
-    } catch {
-      surroundings.groups.resolve(.failure(error))
-      throw error
-    }
+    let groups = try await call.request(ResourceCreate(container: record.id, limits: limits))
     await hold("cgroups of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
       _ = try await call.request(ResourceRemove(container: record.id))
     }

@@ -13,14 +13,10 @@ enum EmptyTree {
       try SystemCallError.check("unshare") { unshare(CLONE_FS | CLONE_NEWNS) }
       // Before /proc is out of reach.
       let namespace = try Files.open("/proc/thread-self/ns/mnt", O_RDONLY)
-      try SystemCallError.check("mount", "/") { mount(nil, "/", nil, UInt(MS_REC | MS_PRIVATE), nil) }
       let empty = try Mounts.make(
         "tmpfs", [.value("source", "none"), .value("nr_inodes", "2"), .value("mode", "555")],
         attributes: UInt32(MOUNT_ATTR_RDONLY))
-      try Mounts.attach(empty.number, at: AT_FDCWD, "/")
-      try SystemCallError.check("fchdir") { fchdir(empty.number) }
-      try SystemCallError.check("pivot_root") { linux_pivot_root(".", ".") }
-      try SystemCallError.check("umount2") { umount2(".", Int32(MNT_DETACH)) }
+      try Mounts.pivot(to: empty.number)
       return Descriptor(adopting: namespace.release())
     }
   }
