@@ -205,9 +205,11 @@ public final class Bus: Sendable {
     _ name: String, driver: String
   ) throws(EngineError) -> (handler: RemoteHandler, plugin: String) {
     let (found, drivers, reason) = routes.withLock { routes -> (AnyHandler?, [String], String?) in
-      guard let named = routes.names[name] else { return (nil, [], routes.unavailable["\(name) \(driver)"]) }
-      let handler = named[driver] ?? (driver.isEmpty ? routes.defaults[name].flatMap { named[$0] } : nil)
-      return (handler, named.keys.sorted(), routes.unavailable["\(name) \(driver)"])
+      let named = routes.names[name]
+      if let handler = named?[driver] ?? (driver.isEmpty ? routes.defaults[name].flatMap { named?[$0] } : nil) {
+        return (handler, [], nil)
+      }
+      return (nil, named?.keys.sorted() ?? [], routes.unavailable["\(name) \(driver)"])
     }
     if let found { return (found.remote, found.owner) }
     throw Self.unroutable(name, driver: driver, drivers: drivers, reason: reason)

@@ -25,7 +25,6 @@ public struct JournalEntry: Sendable, Equatable {
 public final class Journal: Sendable {
   private struct State: ~Copyable {
     var open: [UInt64: JournalEntry] = [:]
-    var next: UInt64 = 1
     var file: OwnedDescriptor
     /// Lines in the file, ended entries included.
     var lines = 0
@@ -34,6 +33,8 @@ public final class Journal: Sendable {
   }
 
   private let state: Mutex<State>
+  /// The next entry's number.
+  private let next: Atomic<UInt64>
   private let path: String
   /// The file is rewritten when it has this many lines and most of them are ended.
   private let compactionThreshold: Int
@@ -51,7 +52,8 @@ public final class Journal: Sendable {
       try Self.rewrite(path, open)
       let file = try Files.open(path, O_WRONLY | O_APPEND)
       let size = Self.size(of: file.number)
-      state = Mutex(State(open: open, next: next, file: file, lines: lines, size: size))
+      state = Mutex(State(open: open, file: file, lines: lines, size: size))
+      self.next = Atomic(next)
     } catch let error as SystemCallError {
       throw EngineError(.internalFailure, "the journal cannot be opened: \(error)")
     } catch {
@@ -64,23 +66,19 @@ public final class Journal: Sendable {
   public func begin(
     plugin: String, container: String = "", _ objects: [(kind: String, object: String)]
   ) throws(EngineError) -> [UInt64] {
-    try append { state in
-      let begun = objects.enumerated().map { index, object in
-        JournalEntry(
-          number: state.next + UInt64(index), plugin: plugin, kind: object.kind, object: object.object,
-          container: container)
-      }
-      return (begun.map(Self.line).joined(), begun, [])
+    let first = next.add(UInt64(objects.count), ordering: .relaxed).oldValue
+    let begun = objects.enumerated().map { index, object in
+      JournalEntry(
+        number: first + UInt64(index), plugin: plugin, kind: object.kind, object: object.object, container: container)
     }
+    try append(begun.map(Self.line).joined(), begun: begun)
+    return begun.map(\.number)
   }
 
   /// Records that the objects are gone from the host.
   public func end(_ numbers: [UInt64]) throws(EngineError) {
     if numbers.isEmpty { return }
-    _ = try append { state in
-      let ended = numbers.filter { state.open[$0] != nil }
-      return (ended.map { "-\t\($0)\n" }.joined(), [], ended)
-    }
+    try append(numbers.map { "-\t\($0)\n" }.joined(), ended: numbers)
   }
 
   /// The open entries of a plugin in the order they were begun.
@@ -94,26 +92,27 @@ public final class Journal: Sendable {
     }
   }
 
-  /// - Returns: the numbers of the entries that were begun.
+  /// Writes lines that were made before, because nobody else can write meanwhile. Entries that were ended already are
+  /// ended again: that says nothing new.
   private func append(
-    _ change: (borrowing State) -> (text: String, begun: [JournalEntry], ended: [UInt64])
-  ) throws(EngineError) -> [UInt64] {
+    _ text: String, begun: [JournalEntry] = [], ended: [UInt64] = []
+  ) throws(EngineError) {
+    let bytes = Array(text.utf8)
+    if bytes.isEmpty { return }
     do {
-      return try state.withLock { state throws(SystemCallError) -> [UInt64] in
-        let (text, begun, ended) = change(state)
-        if text.isEmpty { return [] }
+      try state.withLock { state throws(SystemCallError) in
+        if begun.isEmpty, !ended.contains(where: { state.open[$0] != nil }) { return }
         do throws(SystemCallError) {
-          try Files.writeAll(state.file.number, Array(text.utf8), subject: path)
+          try Files.writeAll(state.file.number, bytes, subject: path)
         } catch {
           // Half a line would make the next one unreadable.
           _ = ftruncate(state.file.number, off_t(state.size))
           throw error
         }
-        state.size += text.utf8.count
+        state.size += bytes.count
         state.lines += begun.count + ended.count
         for entry in begun { state.open[entry.number] = entry }
         for number in ended { state.open[number] = nil }
-        state.next += UInt64(begun.count)
         // Where there is no room for a shorter file, the long one goes on.
         if state.lines > compactionThreshold && state.lines > state.open.count * 4,
           (try? Self.rewrite(path, state.open)) != nil
@@ -122,7 +121,6 @@ public final class Journal: Sendable {
           state.lines = state.open.count
           state.size = Self.size(of: state.file.number)
         }
-        return begun.map(\.number)
       }
     } catch {
       throw EngineError(.internalFailure, "the journal cannot be written, so nothing was changed: \(error)")
