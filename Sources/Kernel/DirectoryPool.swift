@@ -24,6 +24,7 @@ public final class DirectoryPool: Sendable {
 
   private let parent: String
   private let capacity: Int
+  private let limit: Int
   /// Nil where only `fill` makes more.
   private let replenisher: Replenisher?
   private let prepare: @Sendable (String) throws(SystemCallError) -> Void
@@ -31,14 +32,18 @@ public final class DirectoryPool: Sendable {
 
   /// - Parameters:
   ///   - parent: where they are; it may be made later than this.
+  ///   - capacity: how many are made ahead.
+  ///   - limit: how many are kept of those that are given back, so that as many containers as come and go at once each
+  ///     find one.
   ///   - refills: those that were taken are replaced by themselves, as soon as nobody wants any.
   ///   - prepare: makes in a new directory, whose mode is 0700, what one of these has.
   public init(
-    in parent: String, capacity: Int = 4, bus: Bus, refills: Bool = true,
+    in parent: String, capacity: Int = 4, limit: Int = 32, bus: Bus, refills: Bool = true,
     _ prepare: @escaping @Sendable (String) throws(SystemCallError) -> Void = { (_) throws(SystemCallError) in }
   ) {
     self.parent = parent
     self.capacity = capacity
+    self.limit = max(capacity, limit)
     self.prepare = prepare
     replenisher = refills ? Replenisher(bus) : nil
   }
@@ -74,21 +79,27 @@ public final class DirectoryPool: Sendable {
   }
 
   /// Takes a directory back, or removes it; what it holds goes first. Nothing there is not an error.
-  public func give(back path: String) throws(SystemCallError) {
+  ///
+  /// - Parameter isPrepared: it is like a new one already.
+  public func give(back path: String, isPrepared: Bool = false) throws(SystemCallError) {
     let spare = state.withLock { state -> String? in
-      state.isClosed || state.idle.count >= capacity ? nil : Self.name(in: parent, &state)
+      state.isClosed || state.idle.count >= limit ? nil : Self.name(in: parent, &state)
     }
     guard let spare else { return try Files.removeTree(path) }
-    do throws(SystemCallError) {
-      try Files.empty(path)
-    } catch  where error.number == ENOENT {
-      return
+    if !isPrepared {
+      do throws(SystemCallError) {
+        try Files.empty(path)
+      } catch  where error.number == ENOENT {
+        return
+      }
     }
     guard rename(path, spare) == 0 else { return try Files.removeTree(path) }
-    do throws(SystemCallError) {
-      try prepare(spare)
-    } catch {
-      return try Files.removeTree(spare)
+    if !isPrepared {
+      do throws(SystemCallError) {
+        try prepare(spare)
+      } catch {
+        return try Files.removeTree(spare)
+      }
     }
     let isWanted = state.withLock { state -> Bool in
       if !state.isClosed { state.idle.append(spare) }

@@ -318,6 +318,47 @@ extension OverlayTests {
     #expect(try await check(false).map(\.kind) == [.missing])
   }
 
+  /// A layer that served a container is like a new one for the next, whatever was done in it, and also where somebody
+  /// still has the old mount.
+  @Test(arguments: [false, true], [false, true])
+  func layersThatServedAreLikeNew(isWritten: Bool, isHeld: Bool) async throws {
+    let harness = try await Harness()
+    var roots: [Descriptor] = []
+    for _ in 0..<8 {
+      let container = ObjectID.random()
+      var mount: Descriptor? = try await harness.mount(container, [], discardable: true)
+      if isWritten, let root = mount {
+        let made = try Files.open(at: root.number, "made", O_CREAT | O_WRONLY, mode: 0o600)
+        try Files.writeAll(made.number, Array("12345".utf8))
+        #expect(fchmodat(root.number, ".", 0o1777, 0) == 0 && fchownat(root.number, ".", 7, 8, 0) == 0)
+      }
+      let upper = try #require(Files.status("\(harness.state)/containers/\(container)/upper")).st_ino
+      if isHeld, let mount { roots.append(mount) }
+      mount = nil
+      _ = try await harness.bus.request(SnapshotRemove(container: container))
+      try await waitUntil { harness.names("\(harness.state)/trash").isEmpty }
+      let spares = try Files.list("\(harness.state)/containers")
+      #expect(!spares.isEmpty)
+      for spare in spares {
+        let directory = "\(harness.state)/containers/\(spare)"
+        #expect(try Files.list(directory).sorted() == ["upper", "work"])
+        for (name, mode) in [("upper", mode_t(0o755)), ("work", 0o700)] {
+          let status = try #require(Files.status("\(directory)/\(name)"))
+          #expect(status.st_mode == S_IFDIR | mode && status.st_uid == 0 && status.st_gid == 0)
+          #expect(try Files.list("\(directory)/\(name)") == [])
+        }
+        if isHeld { #expect(Files.status("\(directory)/upper")?.st_ino != upper, "the old mount still has it") }
+      }
+    }
+    // What the old mounts do nobody else sees.
+    for root in roots { mkdirat(root.number, "late", 0o755) }
+    for spare in try Files.list("\(harness.state)/containers") {
+      #expect(try Files.list("\(harness.state)/containers/\(spare)/upper") == [])
+    }
+    let root = try await harness.mount(.random(), [], discardable: true)
+    #expect(faccessat(root.number, "late", F_OK, 0) != 0 && faccessat(root.number, "made", F_OK, 0) != 0)
+  }
+
   @Test func removesTreesOfAnyDepth() async throws {
     let harness = try await Harness()
     let container = ObjectID.random()

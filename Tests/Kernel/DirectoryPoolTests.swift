@@ -16,7 +16,8 @@ struct DirectoryPoolTests {
   }
 
   private func pool(capacity: Int = 3) -> DirectoryPool {
-    DirectoryPool(in: parent, capacity: capacity, bus: bus, refills: false) { (path) throws(SystemCallError) in
+    DirectoryPool(in: parent, capacity: capacity, limit: 5, bus: bus, refills: false) {
+      (path) throws(SystemCallError) in
       try SystemCallError.check("mkdir", path) { mkdir("\(path)/inside", 0o750) }
     }
   }
@@ -75,14 +76,17 @@ struct DirectoryPoolTests {
     pool.close()
   }
 
-  @Test func keepsNoMoreThanItsCapacityAndNothingInTheEnd() throws {
+  @Test func keepsNoMoreThanItsLimitAndNothingInTheEnd() throws {
     defer { try? Files.removeTree(parent) }
     let pool = pool()
-    for number in 0..<6 { try pool.take(as: "\(parent)/\(number)") }
-    for number in 0..<6 { try pool.give(back: "\(parent)/\(number)") }
+    pool.fill()
     #expect(try spares == 3)
+    for number in 0..<9 { try pool.take(as: "\(parent)/\(number)") }
+    #expect(try spares == 0)
+    for number in 0..<9 { try pool.give(back: "\(parent)/\(number)") }
+    #expect(try spares == 5)
     try pool.give(back: "\(parent)/nothing")
-    #expect(try spares == 3)
+    #expect(try spares == 5)
     pool.close()
     #expect(try Files.list(parent) == [])
     // It still serves whoever comes late.

@@ -100,7 +100,9 @@ final class Trash: Sendable {
       guard let next else { return }
       var reason: String?
       do {
-        if let pool = next.pool {
+        if let pool = next.pool, WritableLayers.renew(next.path) {
+          try pool.give(back: next.path, isPrepared: true)
+        } else if let pool = next.pool {
           for name in try Files.list(next.path) { try Self.remove("\(next.path)/\(name)") }
           try pool.give(back: next.path)
         } else {

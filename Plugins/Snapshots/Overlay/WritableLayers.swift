@@ -18,11 +18,29 @@ final class WritableLayers: Sendable {
     self.host = host
     self.trash = trash
     spares = DirectoryPool(in: path, bus: host.bus) { (directory) throws(SystemCallError) in
-      for (name, mode) in [("upper", mode_t(0o755)), ("work", 0o700)] {
-        try SystemCallError.check("mkdir", directory) { mkdir("\(directory)/\(name)", mode) }
-        try SystemCallError.check("chmod", directory) { chmod("\(directory)/\(name)", mode) }
-      }
+      try Self.make("\(directory)/upper", 0o755)
+      try Self.make("\(directory)/work", 0o700)
     }
+  }
+
+  private static func make(_ directory: String, _ mode: mode_t) throws(SystemCallError) {
+    try SystemCallError.check("mkdir", directory) { mkdir(directory, mode) }
+    try SystemCallError.check("chmod", directory) { chmod(directory, mode) }
+  }
+
+  /// Makes the layer of a container that wrote nothing like a new one, in the few calls that it takes where what overlayfs
+  /// leaves is known: `work/work`, with the mark of a discardable mount. `upper` is always a new one, because somebody
+  /// may still have the old mount.
+  ///
+  /// - Returns: false for any other layer, of which some is gone then.
+  static func renew(_ directory: String) -> Bool {
+    guard rmdir("\(directory)/upper") == 0 else { return false }
+    let work = "\(directory)/work/work"
+    unlink("\(work)/incompat/volatile/dirty")
+    rmdir("\(work)/incompat/volatile")
+    rmdir("\(work)/incompat")
+    guard rmdir(work) == 0, (try? Files.list("\(directory)/work")) == [] else { return false }
+    return (try? make("\(directory)/upper", 0o755)) != nil
   }
 
   func close() { spares.close() }
