@@ -11,7 +11,7 @@ import Synchronization
 /// A commit waits for the disk only when the writer asked for it; the log is folded into the database by a thread of
 /// its own, so that no writer waits for that either.
 final class RecordStore: @unchecked Sendable {
-  // Unchecked: `database` and the statements are used only while `lock` is held.
+  // Unchecked: `database`, the statements and `foldsAt` are used only while `lock` is held.
 
   /// What `PRAGMA user_version` says of a database with the tables below.
   static let schemaVersion: Int32 = 1
@@ -27,7 +27,12 @@ final class RecordStore: @unchecked Sendable {
   private var deleteStatement: OpaquePointer?
   private var readStatement: OpaquePointer?
   private var synchronous: Durability?
+  /// How long the log is when it is folded next. A log whose writers never pause gets no shorter by it: what they append
+  /// meanwhile keeps it from beginning anew, and to fold it again for each of them would cost more than their writing.
+  private var foldsAt = checkpointPages
   private let isFolding = Atomic(false)
+  /// How often the log was folded by a thread of its own.
+  let folds = Atomic(0)
 
   /// Opens the database, making it (mode 0600) when it is not there.
   ///
@@ -62,6 +67,8 @@ final class RecordStore: @unchecked Sendable {
     sqlite3_busy_timeout(database, 5000)
     try execute("PRAGMA journal_mode=WAL")
     try execute("PRAGMA journal_size_limit=\(Int(Self.checkpointPages) * 4096)")
+    // Debian's SQLite would write zeros over each page that becomes free: as much again as was in it.
+    try execute("PRAGMA secure_delete=FAST")
     sqlite3_wal_autocheckpoint(database, 0)
     let version = try integer("PRAGMA user_version")
     guard version <= Self.schemaVersion else {
@@ -86,12 +93,7 @@ final class RecordStore: @unchecked Sendable {
     sqlite3_wal_hook(
       database,
       { store, database, _, pages in
-        if pages >= RecordStore.checkpointPages * 4 {
-          // Writers that never pause keep the other thread from ever reaching the log's end: one of them does it.
-          sqlite3_wal_checkpoint_v2(database, nil, SQLITE_CHECKPOINT_PASSIVE, nil, nil)
-        } else if let store, pages >= RecordStore.checkpointPages {
-          Unmanaged<RecordStore>.fromOpaque(store).takeUnretainedValue().fold()
-        }
+        if let store { Unmanaged<RecordStore>.fromOpaque(store).takeUnretainedValue().logged(pages, database) }
         return SQLITE_OK
       }, store)
   }
@@ -162,11 +164,26 @@ final class RecordStore: @unchecked Sendable {
     }
   }
 
+  /// A writer's transaction is in the log, which has so many pages now.
+  private func logged(_ pages: Int32, _ database: OpaquePointer?) {
+    if pages < Self.checkpointPages {
+      // It has begun anew.
+      foldsAt = Self.checkpointPages
+    } else if pages >= Self.checkpointPages * 4 {
+      // Writers that never pause keep the other thread from ever reaching the log's end: one of them does it.
+      sqlite3_wal_checkpoint_v2(database, nil, SQLITE_CHECKPOINT_PASSIVE, nil, nil)
+    } else if pages >= foldsAt {
+      foldsAt = pages + Self.checkpointPages
+      fold()
+    }
+  }
+
   /// Copies the log into the database on a thread and a connection of its own; writers go on meanwhile.
   private func fold() {
     guard isFolding.compareExchange(expected: false, desired: true, ordering: .acquiringAndReleasing).exchanged else {
       return
     }
+    folds.add(1, ordering: .relaxed)
     let started = Thread.start { [weak self] in
       guard let self else { return }
       defer { self.isFolding.store(false, ordering: .releasing) }
