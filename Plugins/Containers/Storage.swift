@@ -22,7 +22,7 @@ struct StoredState: Codable, Sendable, Equatable {
   var phase: Phase
   var state: ContainerState
   var endpoints: [Endpoint] = []
-  var publishedPorts: [PortBinding] = []
+  @PortRuns var publishedPorts: [PortBinding] = []
   var cgroupPaths: [String: String] = [:]
   var generatedPaths: [String: String]?
   /// With `removing`: the anonymous volumes go too.

@@ -103,6 +103,11 @@ struct DirectJSONTests {
         transport: try values.choice(TransportProtocol.allCases), hostAddress: values.text(),
         hostPort: values.whole(), hostPortEnd: values.whole(), containerPort: values.whole())
     }
+    // As many as a range has.
+    for number in 0..<UInt16(values.list { $0.text() }.count) {
+      it.ports.append(
+        PortBinding(transport: .tcp, hostAddress: "", hostPort: 8000 + number, containerPort: 80 + number))
+    }
     it.resourceLimits = values.list { values in
       RuntimeSpecification.Process.ResourceLimit(name: values.text(), soft: values.whole(), hard: values.whole())
     }

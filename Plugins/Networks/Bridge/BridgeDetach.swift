@@ -27,7 +27,8 @@ extension BridgeDriver {
     FaultPoint.reach("bridge.detach.down")
     state.withLock { state in
       state.containers[container]?.links.removeAll { attached.links.contains($0) }
-      state.containers[container]?.ports.removeAll { attached.ports.contains($0) }
+      let ports = Set(attached.ports)
+      state.containers[container]?.ports.removeAll { ports.contains($0) }
       state.containers[container]?.portsEntries.removeAll { attached.portsEntries.contains($0) }
       if state.containers[container]?.links.isEmpty == true { state.containers[container] = nil }
       state.draining += attached.links

@@ -99,7 +99,7 @@ extension ContainerConfiguration {
       "attachesOutput": .boolean(attachesOutput), "attachesError": .boolean(attachesError),
       "removesItself": .boolean(removesItself), "restart": restart.json, "mounts": .list(mounts) { $0.json },
       "volumesFrom": .strings(volumesFrom), "networks": .list(networks) { $0.json },
-      "networkMode": .string(networkMode), "ports": .list(ports) { $0.json },
+      "networkMode": .string(networkMode), "ports": .list(PortRun.fold(ports)) { $0.json },
       "publishesAllPorts": .boolean(publishesAllPorts), "exposedPorts": .strings(exposedPorts),
       "extraHosts": .strings(extraHosts), "dnsServers": .strings(dnsServers), "dnsSearch": .strings(dnsSearch),
       "dnsOptions": .strings(dnsOptions), "pidMode": pidMode.json, "ipcMode": ipcMode.json, "utsMode": utsMode.json,
@@ -161,11 +161,12 @@ extension EndpointRequest {
   }
 }
 
-extension PortBinding {
+extension PortRun {
   fileprivate var json: JSONValue {
     .members([
-      "transport": .string(transport.rawValue), "hostAddress": .string(hostAddress), "hostPort": .whole(hostPort),
-      "hostPortEnd": .whole(hostPortEnd), "containerPort": .whole(containerPort),
+      "transport": .string(first.transport.rawValue), "hostAddress": .string(first.hostAddress),
+      "hostPort": .whole(first.hostPort), "hostPortEnd": .whole(first.hostPortEnd),
+      "containerPort": .whole(first.containerPort), "count": count > 1 ? .whole(count) : nil,
     ])
   }
 }

@@ -46,7 +46,7 @@ public struct ContainerConfiguration: Codable, Sendable, Equatable {
   /// `bridge`, `host`, `none`, `container:x` or a network's name: the first is the network mode.
   public var networks: [EndpointRequest] = []
   public var networkMode = "default"
-  public var ports: [PortBinding] = []
+  @PortRuns public var ports: [PortBinding] = []
   public var publishesAllPorts = false
   /// Ports that are only declared, `80/tcp`.
   public var exposedPorts: [String] = []
@@ -137,7 +137,7 @@ public struct ContainerRecord: Codable, Sendable, Equatable {
   public var mountPoints: [MountPoint]
   public var endpoints: [Endpoint]
   /// The ports that are published now, with the host ports that were taken.
-  public var publishedPorts: [PortBinding]
+  @PortRuns public var publishedPorts: [PortBinding]
   public var logPath: String
   public var logMaximumSize: Int64
   public var logMaximumFiles: Int

@@ -15,7 +15,7 @@ public struct ContainerSummary: Codable, Sendable, Equatable {
   public var labels: [String: String]
   /// The image's and the container's own.
   public var exposedPorts: [String]
-  public var publishedPorts: [PortBinding]
+  @PortRuns public var publishedPorts: [PortBinding] = []
   public var mountPoints: [MountPoint]
   /// What the user asked for, by name.
   public var networks: [String]

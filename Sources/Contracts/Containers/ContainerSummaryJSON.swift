@@ -8,7 +8,7 @@ extension ContainerSummary: DirectlyDecodable {
       let layers = json["layers"]?.list({ $0.string.flatMap { Digest($0) } }), let path = json["path"]?.string,
       let arguments = json["arguments"]?.strings, let labels = json["labels"]?.dictionary,
       let exposedPorts = json["exposedPorts"]?.strings,
-      let publishedPorts = json["publishedPorts"]?.list(PortBinding.init(json:)),
+      let publishedPorts = json["publishedPorts"]?.list(PortRun.init(json:)),
       let mountPoints = json["mountPoints"]?.list(MountPoint.init(json:)),
       let networks = json["networks"]?.strings, let endpoints = json["endpoints"]?.list(Endpoint.init(json:)),
       let state = json["state"].flatMap(ContainerState.init(json:))
@@ -23,24 +23,26 @@ extension ContainerSummary: DirectlyDecodable {
     self.arguments = arguments
     self.labels = labels
     self.exposedPorts = exposedPorts
-    self.publishedPorts = publishedPorts
     self.mountPoints = mountPoints
     self.networks = networks
     self.endpoints = endpoints
     self.state = state
+    self.publishedPorts = publishedPorts.flatMap(\.ports)
   }
 }
 
-extension PortBinding {
+extension PortRun {
   fileprivate init?(json: JSONValue) {
     guard let transport = json["transport"]?.string.flatMap(TransportProtocol.init),
       let hostAddress = json["hostAddress"]?.string, let hostPort = json["hostPort"]?.whole(UInt16.self),
       let hostPortEnd = json["hostPortEnd"]?.whole(UInt16.self),
       let containerPort = json["containerPort"]?.whole(UInt16.self)
     else { return nil }
-    self.init(
+    let first = PortBinding(
       transport: transport, hostAddress: hostAddress, hostPort: hostPort, hostPortEnd: hostPortEnd,
       containerPort: containerPort)
+    guard let count = json["count"].map({ $0.whole(Int.self) }) ?? 1 else { return nil }
+    self.init(first: first, count: count)
   }
 }
 
