@@ -51,10 +51,14 @@ enum Storage {
   static let containers = "container"
   static let states = "container-state"
 
-  static func create(_ record: ContainerRecord, isRun: Bool, _ call: Call) async throws(EngineError) {
+  /// - Parameter state: is stored in the same step.
+  static func create(
+    _ record: ContainerRecord, isRun: Bool, state: StoredState? = nil, _ call: Call
+  ) async throws(EngineError) {
     let value = try encode(StoredContainer(record: record, isRun: isRun))
     let durability: Durability = record.configuration.removesItself ? .process : .power
-    let put = [Record(kind: containers, key: record.id.text, value: value)]
+    var put = [Record(kind: containers, key: record.id.text, value: value)]
+    if let state { put.append(Record(kind: states, key: record.id.text, value: try encode(state))) }
     _ = try await call.request(RecordWrite(put: put, durability: durability))
   }
 

@@ -54,7 +54,8 @@ import Testing
     #expect(world.state.withLock { $0.volumes } == ["kept"])
     #expect(world.state.withLock { $0.durabilities }.allSatisfy { $0 == .process })
     #expect(world.calls.last == "record.write")
-    #expect(world.calls.count { $0 == "record.write" } == 3)
+    // Its record with its state in one, and its end.
+    #expect(world.calls.count { $0 == "record.write" } == 2)
     #expect(await failure { _ = try await world.inspect("once") }?.message == "No such container: once")
   }
 
@@ -108,8 +109,21 @@ import Testing
     _ = try await run.value
     let calls = world.calls
     let start = try #require(calls.firstIndex(of: "runtime.start"))
-    // Nor before its record is stored.
+    // What goes with its process is stored once it runs: an engine that ends before that leaves it to be undone anyway.
+    #expect(try #require(calls.firstIndex(of: "record.write")) > start)
+  }
+
+  @Test func theProcessIsNotStartedBeforeARecordThatIsToLast() async throws {
+    let world = try await World { $0.gated = ["network.attach"] }
+    let run = Task(executorPreference: world.bus.executor) { try await world.run("lasting") }
+    #expect(await world.reachedGate.wait(.seconds(120), by: world.bus.timekeeper) == true)
+    #expect(await world.eventually { world.calls.contains("record.write") })
+    world.gate.resolve(true)
+    _ = try await run.value
+    let calls = world.calls
+    let start = try #require(calls.firstIndex(of: "runtime.start"))
     #expect(try #require(calls.firstIndex(of: "record.write")) < start)
+    #expect(try #require(calls.lastIndex(of: "record.write")) > start)
   }
 
   @Test func undoesInReverseOrder() async throws {

@@ -177,6 +177,9 @@ private final class FaultSweep {
     return [
       ["run", "-d", "--name", name, "-p", "80", "-v", "\(name):/data", "-m", "64m", "bb", "sleep", seconds],
       ["stop", "-t", "0", name], ["start", name], ["rm", "-f", "-v", name], ["run", "--rm", "-v", "/x", "bb", "true"],
+      // Its record is stored when it runs already.
+      ["run", "-d", "--rm", "--name", "\(name)-short", "-v", "/x", "bb", "sleep", seconds],
+      ["rm", "-f", "\(name)-short"],
       ["volume", "rm", name],
     ]
   }

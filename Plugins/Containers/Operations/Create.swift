@@ -6,7 +6,7 @@ extension Lifecycle {
   func create(_ request: ContainerCreate, _ call: Call) async throws(EngineError) -> ContainerCreate.Reply {
     try await leased("container", call) { (call) async throws(EngineError) in
       let made = try await make(request.containerName, request.configuration, isRun: false, StartSteps(), call)
-      try await made.store()
+      try await made.store(nil)
       try call.lease.commit()
       return ContainerCreate.Reply(id: made.entry.id, warnings: made.warnings)
     }
@@ -16,9 +16,9 @@ extension Lifecycle {
   struct Made: Sendable {
     var entry: ContainerEntry
     var warnings: [String]
-    /// Stores its record. Nothing of it may be said to be there before this has returned; the journal knows until then
-    /// what is on the host for it.
-    var store: @Sendable () async throws(EngineError) -> Void
+    /// Stores its record, and its state where it has one by then. Nothing of it may be said to be there before this has
+    /// returned; the journal knows until then what is on the host for it.
+    var store: @Sendable (StoredState?) async throws(EngineError) -> Void
   }
 
   /// Makes a container's record and what it names (log, volumes); nothing is mounted yet.
@@ -84,9 +84,9 @@ extension Lifecycle {
       try await Storage.delete(id, durability: durability, call)
     }
     return Made(entry: entry, warnings: Self.warnings(image, record.configuration) + merged.warnings) {
-      [self, record] () async throws(EngineError) in
+      [self, record] (state) async throws(EngineError) in
       var mark = MonotonicClock.now
-      try await Storage.create(record, isRun: isRun, call)
+      try await Storage.create(record, isRun: isRun, state: state, call)
       steps.finish("store record", &mark)
       // Then it may have been deleted before it was there.
       if call.lease.isReleased { try await Storage.delete(id, durability: durability, call) }

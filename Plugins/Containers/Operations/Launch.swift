@@ -35,7 +35,7 @@ extension Lifecycle {
   /// committed here once the container runs and its state is stored. The entry's lock is held.
   ///
   /// - Parameters:
-  ///   - new: how the container's record is stored, meanwhile, where it is new; undoing takes its writable layer then too.
+  ///   - new: how the container's record is stored, where it is new; undoing takes its writable layer then too.
   ///   - announce: called when all is ready and the process is started next: a client that is told has its terminal
   ///     and its signals in order before the process can ask for them.
   /// - Returns: the run that began with its first client, and warnings for people.
@@ -64,14 +64,13 @@ extension Lifecycle {
 
     // What the process is made of comes first, on two processors, and then the process is set up beside all the rest. What
     // takes longer begins at once: many ports, and a record that is to survive a power failure, which waits for the disk.
+    // That of a container that goes with its process is stored once, with its state: without that it would be undone.
     let surroundings = Surroundings()
     let hasManyPorts = record.configuration.ports.count > Self.manyPorts
-    let storesFirst = !record.configuration.removesItself || hasManyPorts
-    async let storage = attempt { () async throws(EngineError) in if storesFirst { try await new?.store() } }
-    async let attachment = attempt { () async throws(EngineError) -> NetworkAttach.Reply? in
-      let reply = try await surround(record, fresh, surroundings, makesGroups: !hasManyPorts, steps, call)
-      if !storesFirst { try await new?.store() }
-      return reply
+    let late = record.configuration.removesItself ? new : nil
+    async let storage = attempt { () async throws(EngineError) in if late == nil { try await new?.store(nil) } }
+    async let attachment = attempt { () async throws(EngineError) in
+      try await surround(record, fresh, surroundings, makesGroups: !hasManyPorts, steps, call)
     }
     let created = await attempt { [streams] () async throws(EngineError) -> [String: String] in
       let files = try await mount(record, fresh, steps, call)
@@ -110,7 +109,8 @@ extension Lifecycle {
     running.state.shimPID = started.shimPID
     running.state.started = started.started
     running.state.restartCount = record.state.restartCount
-    try await Storage.write(StoredState(.running, running), entry.id, call)
+    let state = StoredState(.running, running)
+    if let late { try await late.store(state) } else { try await Storage.write(state, entry.id, call) }
     await hold("state of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
       if isRun {
         try await Storage.delete(record.id, call)
