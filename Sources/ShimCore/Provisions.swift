@@ -16,7 +16,8 @@ struct Provisions {
   var queues: Int32 = -1
   /// Empty and read-only, to hide directories.
   var cover: Int32 = -1
-  /// The IPC namespace that the shim came from, for a container that shares the host's.
+  /// The IPC namespace of the host, for a container that shares it; the shim's own for all its containers. -1 where the
+  /// shim is in it itself.
   var hostIPC: Int32 = -1
 
   /// The bytes that `sharedMemory` may hold: Docker's default.
@@ -24,9 +25,12 @@ struct Provisions {
   /// Nothing made: for who has no need of it.
   static let none = Provisions()
 
-  /// Moves this process into an IPC namespace of its own and makes everything. Only in a shim: it has no System V
-  /// objects and no queues.
-  static func make() -> Provisions {
+  /// Moves this process into a fresh IPC namespace and makes everything. Only in a shim: it has no System V objects and
+  /// no queues.
+  ///
+  /// - Parameter hostIPC: the host's IPC namespace; -1 where it cannot be opened, and then the shim stays in it.
+  /// - Throws: what setns(2) throws; the IPC namespace of a container before must not be left to the next one.
+  static func make(hostIPC: Int32) throws(SystemCallError) -> Provisions {
     var made = Provisions()
     if let devices = try? makeDevices(), (try? Devices.populate(devices.number)) != nil {
       made.devices = devices.release()
@@ -34,16 +38,20 @@ struct Provisions {
     made.terminals = (try? makeTerminals().release()) ?? -1
     made.sharedMemory = (try? makeSharedMemory(sharedMemorySize).release()) ?? -1
     made.cover = (try? makeCover().release()) ?? -1
-    if let former = try? Files.open("/proc/self/ns/ipc", O_RDONLY), unshare(CLONE_NEWIPC) == 0 {
-      made.hostIPC = former.release()
-      made.queues = (try? makeQueues().release()) ?? -1
+    if hostIPC >= 0 {
+      if unshare(CLONE_NEWIPC) == 0 {
+        made.hostIPC = hostIPC
+        made.queues = (try? makeQueues().release()) ?? -1
+      } else {
+        try SystemCallError.check("setns") { setns(hostIPC, CLONE_NEWIPC) }
+      }
     }
     return made
   }
 
   /// Lets go of what the container has by now, or does not want.
   mutating func close() {
-    for number in [devices, terminals, sharedMemory, queues, cover, hostIPC] where number >= 0 { Glibc.close(number) }
+    for number in [devices, terminals, sharedMemory, queues, cover] where number >= 0 { Glibc.close(number) }
     self = .none
   }
 

@@ -192,9 +192,13 @@ struct RootFileSystem: ~Copyable {
     for path in paths {
       // /proc is the kernel's own, and no volume lies in it: a path there leads where it says.
       var kind = stat()
-      if path.hasPrefix("/proc/"), stat(path, &kind) != 0 || kind.st_mode & S_IFMT != S_IFDIR {
-        if Glibc.mount("/dev/null", path, nil, UInt(MS_BIND), nil) == 0 || errno == ENOENT { continue }
-        throw SetupFailure(.internalFailure, "masking \(path): mount: \(reason(errno))")
+      if path.hasPrefix("/proc/") {
+        let isThere = stat(path, &kind) == 0
+        if !isThere && errno == ENOENT { continue }
+        if !isThere || kind.st_mode & S_IFMT != S_IFDIR {
+          if Glibc.mount("/dev/null", path, nil, UInt(MS_BIND), nil) == 0 || errno == ENOENT { continue }
+          throw SetupFailure(.internalFailure, "masking \(path): mount: \(reason(errno))")
+        }
       }
       guard let target = try find(path) else { continue }
       var status = stat()

@@ -5,13 +5,34 @@ import ShimProtocol
 
 /// The monitor of one container: parent and reaper of its first process, owner of its streams, writer of its log and
 /// keeper of its exit status. It serves one engine at a time, and outlives engines.
+///
+/// Its process may serve one container after the other, each with a `Shim` of its own: what loading it anew would cost is
+/// four times what a container's shim has to do. Nothing of a container stays: all descriptors but those that every shim
+/// has are closed, and the IPC namespace is a new one. One that has entered a namespace of somebody else's, or has run an
+/// exec, serves no other.
 public final class Shim {
+  /// The descriptors that a shim's process has for as long as it lives.
+  public struct Surroundings {
+    /// Connected to the engine that started it.
+    public var engine: Int32
+    /// A listening socket for engines that come later.
+    public var listener: Int32
+    /// A mount namespace with an empty file system, of which the container's is made; -1 for the host's own.
+    public var tree: Int32
+    /// The host's IPC namespace, or -1.
+    public var hostIPC: Int32
+
+    public init(engine: Int32, listener: Int32, tree: Int32 = -1, hostIPC: Int32 = -1) {
+      self.engine = engine
+      self.listener = listener
+      self.tree = tree
+      self.hostIPC = hostIPC
+    }
+  }
+
   private let loop: EventLoop
   /// The engine's connection, or -1.
   private var engine: Int32
-  private let listener: Int32
-  /// An empty mount namespace that containers copy, or -1.
-  private let tree: Int32
   private var provisions: Provisions
   private var plan: StartPlan?
   private var container: Supervised?
@@ -25,24 +46,21 @@ public final class Shim {
   /// The exit is known to somebody: an engine, or the file.
   private var isRecorded = false
   private var isTerminating = false
-  /// When this process began, and when it was told what to start: nanoseconds of CLOCK_MONOTONIC.
+  private var hasRunExecs = false
+  /// The container is removed, and another one may come.
+  private var standsBy = false
+  private let surroundings: Surroundings
+  /// When this shim was ready to be told, and when it was told what to start: nanoseconds of CLOCK_MONOTONIC.
   private let born: Int64
   private var planned: Int64 = 0
 
-  /// - Parameters:
-  ///   - born: When the process began, nanoseconds of CLOCK_MONOTONIC.
-  ///   - engine: A connected socket.
-  ///   - listener: A listening socket for engines that come later.
-  ///   - tree: A mount namespace with an empty file system, of which the container's is made; -1 for the host's own.
-  public init(
-    engine: Int32, listener: Int32, tree: Int32 = -1, born: Int64 = MonotonicClock.now
-  ) throws(SystemCallError) {
-    self.tree = tree
+  /// - Parameter born: When the process began, or was done with the container before: nanoseconds of CLOCK_MONOTONIC.
+  public init(_ surroundings: Surroundings, born: Int64 = MonotonicClock.now) throws(SystemCallError) {
+    self.surroundings = surroundings
     self.born = born
-    provisions = .make()
+    provisions = try .make(hostIPC: surroundings.hostIPC)
     loop = try EventLoop()
-    self.engine = engine
-    self.listener = listener
+    engine = surroundings.engine
   }
 
   /// Reads a plan once before the real one comes: what the first reading costs, mostly in pages of code that are not
@@ -53,14 +71,21 @@ public final class Shim {
     _ = Execute.ignoredSignals
   }
 
-  public func run() {
+  /// Serves until nothing is left to do.
+  ///
+  /// - Returns: whether the process is to serve another container: by then everything of this one is closed but what is
+  ///   closed with descriptors from the outside.
+  public func run() -> Bool {
     loop.watch(engine, EventLoop.readable) { [unowned self] _ in self.receive() }
-    loop.watch(listener, EventLoop.readable) { [unowned self] _ in self.accept() }
+    loop.watch(surroundings.listener, EventLoop.readable) { [unowned self] _ in self.accept() }
     loop.run { !isFinished }
+    if standsBy { Self.nameProcess(standbyLabel) }
+    return standsBy
   }
 
   /// Nothing is left to do: nothing was ever started and nobody will, or the exit is recorded and all output taken.
   private var isFinished: Bool {
+    if standsBy { return true }
     guard let container else { return engine < 0 || isTerminating }
     if isTerminating { return container.pid == 0 || container.exit != nil }
     guard exit != nil else { return container.isOver && engine < 0 }
@@ -70,7 +95,8 @@ public final class Shim {
   // MARK: The engine
 
   private func accept() {
-    let connection = accept4(listener, __SOCKADDR_ARG(__sockaddr__: nil), nil, Int32(SOCK_CLOEXEC.rawValue))
+    let connection = accept4(
+      surroundings.listener, __SOCKADDR_ARG(__sockaddr__: nil), nil, Int32(SOCK_CLOEXEC.rawValue))
     guard connection >= 0 else { return }
     // The newest engine is the one that lives.
     disconnect()
@@ -161,7 +187,7 @@ public final class Shim {
       let pid = exit == nil && container?.exit == nil ? container?.pid ?? 0 : 0
       let pidfd = container?.pidfd ?? -1
       send(.state(shim: getpid(), pid: pid), number, descriptors: pid > 0 && pidfd >= 0 ? [pidfd] : [])
-      if let exit, !isRecorded { send(.exited(code: exit.code, time: exit.time)) }
+      if let exit, !isRecorded { tell(exit) }
     case .terminate:
       // The container is gone, and whoever removes it knows: what its clients have not taken yet is still theirs.
       if exit != nil { return letGo() }
@@ -174,6 +200,10 @@ public final class Shim {
       if exit != nil { return }
       reservations += descriptors
       descriptors = []
+    case .standBy:
+      if canServeAgain { standsBy = true } else { letGo() }
+      FaultPoint.reach("shim.standby")
+    case .settle: send(.done, number)
     }
   }
 
@@ -184,7 +214,7 @@ public final class Shim {
       return send(.failed(.internalFailure, "the container's shim was given a plan that does not fit"), number)
     }
     self.plan = plan
-    nameProcess(plan.directory)
+    Self.nameProcess(plan.directory)
     var child = ChildDescriptors()
     child.root = descriptors.popFirst() ?? -1
     child.gate = descriptors.popFirst() ?? -1
@@ -217,7 +247,7 @@ public final class Shim {
       let inherited = provisions.hostIPC >= 0 ? UInt32(CLONE_NEWIPC) : 0
       // What of the host is taken into the container is taken from the host's own tree.
       if !plan.isPrivileged, !plan.otherNamespaces.contains(where: { $0.kind == UInt32(CLONE_NEWIPC) }) {
-        child.tree = tree
+        child.tree = surroundings.tree
       }
       let copied = child.tree >= 0 ? UInt32(CLONE_NEWNS) : 0
       let flags = UInt64(plan.freshNamespaces & ~UInt32(CLONE_NEWCGROUP) & ~inherited & ~copied)
@@ -235,10 +265,11 @@ public final class Shim {
     }
   }
 
-  /// Shows the container's short ID in the process's arguments (proc_pid_cmdline(5)), also where it stood by before.
-  private func nameProcess(_ directory: String) {
+  /// Shows a label, such as the short ID that the last component of its path begins with, in the process's arguments
+  /// (proc_pid_cmdline(5)).
+  private static func nameProcess(_ path: String) {
     guard CommandLine.argc > 1, let label = CommandLine.unsafeArgv[1] else { return }
-    let name = directory.utf8.reversed().prefix { $0 != UInt8(ascii: "/") }.reversed()
+    let name = path.utf8.reversed().prefix { $0 != UInt8(ascii: "/") }.reversed()
     for (index, digit) in name.prefix(strlen(label)).enumerated() { label[index] = CChar(bitPattern: digit) }
   }
 
@@ -276,16 +307,32 @@ public final class Shim {
     guard exit == nil else { return }
     exit = (code, time)
     FaultPoint.reach("shim.exit.reaped")
+    // It may stay, and whoever reads what the container wrote waits for the end of it.
+    if canServeAgain { loop.afterwards { [unowned self] in self.container?.streams.close() } }
     // Ports that it was to hold may not have been taken from the socket yet.
     while engine >= 0, isReadable(engine) { receive() }
     if engine >= 0 {
-      // Before the engine hears of it: it keeps them until the rest is undone, and then they must be free.
+      // Before the engine hears of it: it keeps them until the rest is undone, and then they must be free. For many of
+      // them it asks later, and undoes the rest meanwhile.
+      if reservations.count <= fewPorts || !canServeAgain { giveBackPorts() }
+      tell((code, time))
       giveBackPorts()
-      send(.exited(code: code, time: time))
       FaultPoint.reach("shim.exit.told")
     } else {
       record()
     }
+  }
+
+  private func tell(_ exit: (code: Int32, time: Int64)) {
+    send(.exited(code: exit.code, time: exit.time, canServeAgain: canServeAgain))
+  }
+
+  /// Nothing of the container that has ended is left, or can be, but what is closed before the next one.
+  private var canServeAgain: Bool {
+    guard exit != nil, !isRecorded, !hasRunExecs, engine == surroundings.engine, let plan, let container else {
+      return false
+    }
+    return plan.otherNamespaces.isEmpty && container.streams.isDelivered
   }
 
   /// Leaves the exit status for an engine to come, and starts one.
@@ -318,6 +365,8 @@ public final class Shim {
       self.send(.execExited(process: name, code: code, time: time))
       self.retire(name)
     }
+    // Its process joins the namespaces of the container, by way of the shim's own choice for its children.
+    hasRunExecs = true
     var child = ChildDescriptors()
     child.cgroupEntries = cgroupEntries
     child.container = container.pidfd

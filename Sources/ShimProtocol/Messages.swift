@@ -1,3 +1,6 @@
+/// A container with more ports than this has told its end before they are free, which takes the kernel a while.
+public let fewPorts = 16
+
 /// What the engine says to a shim.
 public enum ToShim: Sendable, Equatable {
   case start(StartPlan)
@@ -14,6 +17,12 @@ public enum ToShim: Sendable, Equatable {
   case terminate
   /// Hold the descriptors beside this (bound sockets of ports) as long as the container lives. There is no answer.
   case hold
+  /// The container is removed: a shim whose `exited` said that it can serve again becomes one that stands by, with its
+  /// connection and its listening socket, and waits for `start`. There is no answer; one that cannot ends.
+  case standBy
+  /// To be answered with `done`: by then all that was to be done before it is, and many ports of a container that is over
+  /// are free. Only for a shim whose `exited` said that it can serve again.
+  case settle
 }
 
 /// What a shim says to the engine. Replies carry the number of what they answer; tidings have number 0.
@@ -23,8 +32,9 @@ public enum FromShim: Sendable, Equatable {
   case started(pid: Int32, time: Int64, warnings: [String], steps: [StepPlan]?)
   case failed(FailureKind, String)
   case done
-  /// The container ended; time in nanoseconds since 1970.
-  case exited(code: Int32, time: Int64)
+  /// The container ended; time in nanoseconds since 1970. The shim can serve another container when it has nothing left
+  /// to deliver and nothing of this container left in itself; never a shim of a build that could not.
+  case exited(code: Int32, time: Int64, canServeAgain: Bool)
   case execExited(process: String, code: Int32, time: Int64)
   /// A client let go of an exec, or of the container where `process` is empty.
   case detached(process: String, client: UInt32)
@@ -98,6 +108,8 @@ extension ToShim: FrameBody {
     case .hello: 6
     case .terminate: 7
     case .hold: 8
+    case .standBy: 9
+    case .settle: 10
     }
   }
 
@@ -111,6 +123,8 @@ extension ToShim: FrameBody {
     case 6: self = .hello
     case 7: self = .terminate
     case 8: self = .hold
+    case 9: self = .standBy
+    case 10: self = .settle
     default: return nil
     }
   }
@@ -131,7 +145,7 @@ extension ToShim: FrameBody {
       try coder.integer(&rows)
       try coder.integer(&columns)
       self = .resize(process: process, rows: rows, columns: columns)
-    case .acknowledgeExit, .hello, .terminate, .hold: break
+    case .acknowledgeExit, .hello, .terminate, .hold, .standBy, .settle: break
     }
   }
 }
@@ -142,7 +156,7 @@ extension FromShim: FrameBody {
     case .started(_, _, _, let steps): steps == nil ? 1 : 8
     case .failed: 2
     case .done: 3
-    case .exited: 4
+    case .exited(_, _, let canServeAgain): canServeAgain ? 9 : 4
     case .execExited: 5
     case .detached: 6
     case .state: 7
@@ -155,7 +169,8 @@ extension FromShim: FrameBody {
     case 8: self = .started(pid: 0, time: 0, warnings: [], steps: [])
     case 2: self = .failed(.internalFailure, "")
     case 3: self = .done
-    case 4: self = .exited(code: 0, time: 0)
+    case 4: self = .exited(code: 0, time: 0, canServeAgain: false)
+    case 9: self = .exited(code: 0, time: 0, canServeAgain: true)
     case 5: self = .execExited(process: "", code: 0, time: 0)
     case 6: self = .detached(process: "", client: 0)
     case 7: self = .state(shim: 0, pid: 0)
@@ -181,10 +196,10 @@ extension FromShim: FrameBody {
       try coder.text(&message)
       self = .failed(kind, message)
     case .done: break
-    case .exited(var code, var time):
+    case .exited(var code, var time, let canServeAgain):
       try coder.integer(&code)
       try coder.integer(&time)
-      self = .exited(code: code, time: time)
+      self = .exited(code: code, time: time, canServeAgain: canServeAgain)
     case .execExited(var process, var code, var time):
       try coder.text(&process)
       try coder.integer(&code)

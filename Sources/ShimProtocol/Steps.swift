@@ -1,3 +1,6 @@
+/// What a shim without a container is called in the list of processes: as long as the short ID that takes its place.
+public let standbyLabel = "standby     "
+
 /// One step of the start of a process, as the shim or the process itself measured it.
 public struct StepPlan: Coded, Equatable {
   public var name = ""

@@ -33,12 +33,13 @@ import Testing
 
   private static let toShim: [ToShim] = [
     .start(plan), .exec(exec), .attach(plan.streams), .resize(process: "a", rows: 1, columns: 2), .acknowledgeExit,
-    .hello, .terminate, .hold,
+    .hello, .terminate, .hold, .standBy, .settle,
   ]
   private static let fromShim: [FromShim] = [
     .started(pid: 5, time: -1, warnings: ["w", ""], steps: nil), .started(pid: 5, time: -1, warnings: [], steps: []),
     .started(pid: 5, time: -1, warnings: [], steps: [StepPlan("clone3", isInProcess: true, begin: 1, end: 2)]),
-    .failed(.notExecutable, "no"), .done, .exited(code: 137, time: 9),
+    .failed(.notExecutable, "no"), .done, .exited(code: 137, time: 9, canServeAgain: false),
+    .exited(code: 0, time: 10, canServeAgain: true),
     .execExited(process: "e", code: 1, time: 2), .detached(process: "", client: 7), .state(shim: 3, pid: 4),
   ]
 

@@ -156,9 +156,10 @@ final class RuntimeFixture: Sendable {
 
   /// Runs to the end; what the container wrote comes through pipes of the test's own.
   func run(
-    _ specification: RuntimeSpecification, mounts: [VolumeMount.Mounted] = [], input: String? = nil,
+    _ specification: RuntimeSpecification, mounts: [VolumeMount.Mounted] = [], input: String? = nil, on bus: Bus? = nil,
     change: (inout RuntimeCreate) -> Void = { _ in }
   ) async throws -> Ended {
+    let bus = bus ?? self.bus
     let id = ObjectID.random()
     let output = try Pipe(), error = try Pipe()
     var streams = StandardStreams(output: output.writing(), error: error.writing())
@@ -182,7 +183,7 @@ final class RuntimeFixture: Sendable {
     async let second = error.readToEnd()
     let reply: RuntimeStart.Reply
     do {
-      reply = try await launch(request)
+      reply = try await launch(request, on: bus)
       request.streams = StandardStreams()
     } catch {
       request.streams = StandardStreams()

@@ -90,5 +90,10 @@ struct ContainerDirectory: Sendable {
     return ExitStatus(code: code, finished: Timestamp(nanoseconds: time))
   }
 
+  /// Removes all but the shim's socket.
+  func clear() throws(SystemCallError) {
+    for name in try Files.list(path) where name != Self.socketName { try Files.removeTree("\(path)/\(name)") }
+  }
+
   func remove() throws(SystemCallError) { try Files.removeTree(path) }
 }

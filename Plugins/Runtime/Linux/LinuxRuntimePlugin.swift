@@ -149,13 +149,14 @@ public final class LinuxRuntimePlugin: Plugin {
       let link: ShimLink
       if let shim = standby.take(for: directory) {
         FaultPoint.reach("runtime.prepare.directory")
-        link = ShimLink(container: container, directory: directory, socket: shim.socket, shimPID: shim.pid)
+        link = ShimLink(container: container, directory: directory, socket: shim.socket, process: shim.process)
       } else {
         try spares.ensure(directory.path)
         FaultPoint.reach("runtime.prepare.directory")
         let (socket, pid) = try spawner.spawn(in: directory, label: container.short)
         link = ShimLink(
-          container: container, directory: directory, socket: socket, shimPID: pid, spawned: MonotonicClock.now)
+          container: container, directory: directory, socket: socket, process: ShimProcess(pid),
+          spawned: MonotonicClock.now)
       }
       FaultPoint.reach("runtime.prepare.spawned")
       shims.withLock { shims in
@@ -225,6 +226,7 @@ public final class LinuxRuntimePlugin: Plugin {
 
   /// Has the shim keep the sockets of ports; as many at a time as one message takes (SCM_MAX_FD, unix(7)).
   private func hold(_ reservations: [Descriptor], by link: ShimLink) throws(EngineError) {
+    if reservations.count > fewPorts { link.holdsManyPorts() }
     var left = reservations[...]
     while !left.isEmpty {
       try link.send(.hold, descriptors: Array(left.prefix(200)))
@@ -297,9 +299,11 @@ public final class LinuxRuntimePlugin: Plugin {
   private func hear(_ link: ShimLink, _ tiding: ShimWatcher.Tiding) {
     let bus = host.bus
     switch tiding {
-    case .exited(let status):
-      shims.withLock { $0.exited(link) }
-      tell(link, status)
+    case .exited(let status, let canServeAgain):
+      // The removal decides what becomes of it, where somebody else could have it.
+      let stays = canServeAgain && !link.isAdopted
+      shims.withLock { $0.exited(link, stays: stays) }
+      tell(link, status, keepsShim: stays)
     case .detached(let exec, let client) where exec.isEmpty:
       Task(executorPreference: bus.executor) {
         await bus.publish(RuntimeDetached(container: link.container, exec: nil, client: client))
@@ -326,13 +330,13 @@ public final class LinuxRuntimePlugin: Plugin {
     ExitStatus(code: 137, finished: .now, reason: "the container's shim was killed")
   }
 
-  /// Publishes an exit once; the shim may go when everybody has heard it.
-  private func tell(_ link: ShimLink, _ status: ExitStatus) {
+  /// Publishes an exit once; the shim may go when everybody has heard it, unless it is kept for the removal.
+  private func tell(_ link: ShimLink, _ status: ExitStatus, keepsShim: Bool = false) {
     guard link.claimsExit() else { return }
     shims.withLock { $0.ended(link) }
     Task(executorPreference: host.bus.executor) { [host] in
       await host.bus.publish(RuntimeExited(container: link.container, status: status))
-      try? link.send(.acknowledgeExit)
+      if !keepsShim { try? link.send(.acknowledgeExit) }
     }
   }
 
@@ -352,7 +356,7 @@ public final class LinuxRuntimePlugin: Plugin {
         continue
       }
       let link = ShimLink(
-        container: container, directory: directory, socket: Descriptor(adopting: connection.release()), shimPID: 0,
+        container: container, directory: directory, socket: Descriptor(adopting: connection.release()), process: nil,
         isAdopted: true)
       guard let answer = try? link.askDirectly(.hello), case .state(let shim, let pid) = answer.body else {
         // It left in this moment: after it had written how the container ended.
@@ -372,21 +376,31 @@ public final class LinuxRuntimePlugin: Plugin {
   }
 
   /// Ends a container's shim, with the container, and removes its directory. A shim that told how the container ended
-  /// is not waited for: it holds nothing any more and goes by itself.
+  /// is not waited for: it holds nothing any more and goes by itself, or stands by for another container.
   func remove(_ container: ObjectID) throws(EngineError) {
     let directory = directory(container)
-    let (link, isOver, known) = shims.withLock { shims in
+    let (link, over, known) = shims.withLock { shims in
       (shims.take(container), shims.forget(container), shims.entries.removeValue(forKey: container))
     }
+    var isTakenBack = false
     if let link {
       _ = link.claimsExit()
       end(link)
-    } else if !isOver, let connection = try? directory.connect() {
+    } else if let kept = over?.link {
+      watcher.letGo(kept)
+      isTakenBack = kept.settle() && standby.take(back: kept)
+      if isTakenBack {
+        if standby.hasTooMany { replenisher.taken(isLast: false) { [standby] in standby.fill() } }
+      } else {
+        try? kept.send(.acknowledgeExit)
+        watcher.watch(kept)
+      }
+    } else if over == nil, let connection = try? directory.connect() {
       terminate(connection.number)
     }
     FaultPoint.reach("runtime.remove.ended")
     do {
-      try spares.give(back: directory.path)
+      if !isTakenBack { try spares.give(back: directory.path) }
     } catch {
       throw EngineError(.internalFailure, "the container's runtime directory cannot be removed: \(error)")
     }
@@ -436,8 +450,14 @@ struct ShimTable: Sendable {
   var running: [ObjectID: ShimLink] = [:]
   /// The journal's entries about containers that this engine started.
   var entries: [ObjectID: [UInt64]] = [:]
-  /// Told by their shims how they ended, and not removed yet.
-  private var over: Set<ObjectID> = []
+  /// A container whose shim told how it ended.
+  struct Over: Sendable {
+    /// The shim, where it waits for the removal; nil where it goes by itself.
+    var link: ShimLink?
+  }
+
+  /// Those that are not removed yet.
+  private var over: [ObjectID: Over] = [:]
 
   func hasShim(_ container: ObjectID) -> Bool {
     prepared[container] != nil || created[container] != nil || running[container] != nil
@@ -460,12 +480,12 @@ struct ShimTable: Sendable {
     running[link.container] = link
   }
 
-  mutating func exited(_ link: ShimLink) {
-    if running[link.container] === link { over.insert(link.container) }
+  mutating func exited(_ link: ShimLink, stays: Bool) {
+    if running[link.container] === link { over[link.container] = Over(link: stays ? link : nil) }
   }
 
-  /// - Returns: whether the container's shim told that it is over.
-  mutating func forget(_ container: ObjectID) -> Bool { over.remove(container) != nil }
+  /// - Returns: what is left of a container that is over; nil for one that is not known to be.
+  mutating func forget(_ container: ObjectID) -> Over? { over.removeValue(forKey: container) }
 
   mutating func ended(_ link: ShimLink) {
     if running[link.container] === link { running[link.container] = nil }

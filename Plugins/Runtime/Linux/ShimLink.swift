@@ -29,6 +29,7 @@ final class ShimLink: Sendable {
     var pidfd: Descriptor?
     var pid: Int32 = 0
     var isTold = false
+    var hasManyPorts = false
     var isConnected = true
   }
 
@@ -41,12 +42,12 @@ final class ShimLink: Sendable {
   private let taken = MonotonicClock.now
   /// Started by an engine before this one.
   let isAdopted: Bool
-  /// A pidfd of the shim, and its PID: a child of this engine, unless another engine started it.
-  private let shimState = Mutex<(pid: Int32, pidfd: Descriptor?)>((0, nil))
+  /// A child of this engine, unless another engine started it; nil until that is known.
+  private let shimProcess: Mutex<ShimProcess?>
   private let state = Mutex(State())
 
   init(
-    container: ObjectID, directory: ContainerDirectory, socket: Descriptor, shimPID: Int32, spawned: Int64 = 0,
+    container: ObjectID, directory: ContainerDirectory, socket: Descriptor, process: ShimProcess?, spawned: Int64 = 0,
     isAdopted: Bool = false
   ) {
     self.spawned = spawned
@@ -54,14 +55,10 @@ final class ShimLink: Sendable {
     self.directory = directory
     self.socket = socket
     self.isAdopted = isAdopted
-    setShim(shimPID)
+    shimProcess = Mutex(process)
   }
 
-  func setShim(_ pid: Int32) {
-    let number = pid > 0 ? pidfd_open(pid, 0) : -1
-    let pidfd = number >= 0 ? Descriptor(adopting: number) : nil
-    shimState.withLock { $0 = (pid, pidfd) }
-  }
+  func setShim(_ pid: Int32) { shimProcess.withLock { $0 = ShimProcess(pid) } }
 
   /// The steps of a start as the bus has them: before the shim's own comes its loading.
   func measured(_ steps: [StepPlan]) -> [TimedStep] {
@@ -77,8 +74,9 @@ final class ShimLink: Sendable {
     return result
   }
 
-  var shimPID: Int32 { shimState.withLock { $0.pid } }
-  var shim: Descriptor? { shimState.withLock { $0.pidfd } }
+  var process: ShimProcess? { shimProcess.withLock { $0 } }
+  var shimPID: Int32 { process?.pid ?? 0 }
+  var shim: Descriptor? { process?.pidfd }
 
   /// Waits until the shim has ended, at most so many milliseconds; true at once where it is not known.
   func awaitEnd(milliseconds: Int32) -> Bool {
@@ -113,6 +111,24 @@ final class ShimLink: Sendable {
   func askDirectly(_ body: ToShim, descriptors: [Descriptor] = []) throws(EngineError) -> Answer {
     try send(body, number: Self.directly, descriptors: descriptors)
     return try awaitAnswer()
+  }
+
+  /// The shim keeps so many ports that they are not free when it tells of the container's end.
+  func holdsManyPorts() { state.withLock { $0.hasManyPorts = true } }
+
+  /// Waits, on the calling thread and before the watcher has the socket or after, until all of a container that is over is
+  /// given back.
+  ///
+  /// - Returns: false for a shim that did not say so, and was killed.
+  func settle() -> Bool {
+    guard state.withLock({ $0.hasManyPorts }) else { return true }
+    if (try? send(.settle, number: Self.directly)) != nil {
+      var waiting = pollfd(fd: socket.number, events: Int16(POLLIN), revents: 0)
+      if poll(&waiting, 1, 5000) == 1, (try? awaitAnswer()) != nil { return true }
+    }
+    process?.kill()
+    _ = awaitEnd(milliseconds: 1000)
+    return false
   }
 
   /// The number of the question that is asked while the watcher has not got the socket.

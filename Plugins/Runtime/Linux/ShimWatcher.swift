@@ -10,7 +10,7 @@ import Synchronization
 final class ShimWatcher: Sendable {
   /// What a shim says by itself.
   enum Tiding: Sendable {
-    case exited(ExitStatus)
+    case exited(ExitStatus, canServeAgain: Bool)
     case detached(exec: String, client: UInt32)
     case ended
   }
@@ -47,6 +47,12 @@ final class ShimWatcher: Sendable {
     forget(link.socket.number)
     link.disconnected()
     hear(link, .ended)
+  }
+
+  /// Watches a shim no longer: what becomes of it is another's.
+  func letGo(_ link: ShimLink) {
+    forget(link.socket.number)
+    if let shim = link.shim { forget(shim.number) }
   }
 
   private func arm(_ number: Int32, isNew: Bool) -> Bool {
@@ -91,8 +97,9 @@ final class ShimWatcher: Sendable {
     let descriptors = received.descriptors.map { Descriptor(adopting: $0) }
     guard let frame = try? Frame<FromShim>(decoding: received.bytes) else { return true }
     switch frame.body {
-    case .exited(let code, let time):
-      hear(link, .exited(ExitStatus(code: code, finished: Timestamp(nanoseconds: time))))
+    case .exited(let code, let time, let canServeAgain):
+      let status = ExitStatus(code: code, finished: Timestamp(nanoseconds: time))
+      hear(link, .exited(status, canServeAgain: canServeAgain))
     case .execExited(let name, let code, let time):
       let status = ExitStatus(code: code, finished: Timestamp(nanoseconds: time))
       link.removeExec(name)?.ended.resolve(.success(status))

@@ -2,23 +2,26 @@ import Contracts
 import Glibc
 import Kernel
 import LinuxSystem
+import ShimProtocol
 import Synchronization
 
-/// Shims that were started before anybody asked for them, so that a container need not wait for one to load. Each has a
-/// directory of its own already, which is given its container's name when one takes it. A shim that stands by ends with
-/// its engine, because that is all it is connected to.
+/// Shims that were started before anybody asked for them, so that a container need not wait for one to load, and those
+/// whose container is gone, which serve the next. Each has a directory of its own already, which is given its container's
+/// name when one takes it. A shim that stands by ends with its engine, because that is all it is connected to.
 final class StandbyShims: Sendable {
   struct Shim: Sendable {
     var directory: ContainerDirectory
     var socket: Descriptor
-    var pid: Int32
+    var process: ShimProcess
   }
 
   /// No container's ID begins so.
   static let prefix = "standby-"
 
-  /// As long as the short ID that replaces it.
-  private static let label = "standby     "
+  /// As many may stand by while containers come and go: those that are too many go when it is quiet.
+  private static let most = 32
+  /// So many containers are served by one process, so that what it was given for them stays little.
+  private static let mostContainers = 100
 
   private struct State {
     var idle: [Shim] = []
@@ -47,8 +50,11 @@ final class StandbyShims: Sendable {
 
   var isEmpty: Bool { state.withLock { $0.idle.isEmpty } }
 
+  /// More stand by than are to when it is quiet.
+  var hasTooMany: Bool { state.withLock { $0.idle.count > count } }
+
   /// The PIDs of those that stand by.
-  var processes: [Int32] { state.withLock { $0.idle.map(\.pid) } }
+  var processes: [Int32] { state.withLock { $0.idle.map(\.process.pid) } }
 
   /// Removes what an engine before this one left.
   func clean() {
@@ -73,7 +79,43 @@ final class StandbyShims: Sendable {
     return nil
   }
 
-  /// Starts those that are missing. One that cannot be started is not missed: a container starts its own then, and says
+  /// Takes a shim back whose container is over and told that it can serve again, with the container's directory.
+  ///
+  /// - Returns: whether it stands by now. If not, it and the directory are as they were.
+  func take(back link: ShimLink) -> Bool {
+    guard let process = link.process?.serving(), process.containers < Self.mostContainers, !link.isAdopted else {
+      return false
+    }
+    let name = state.withLock { state -> String? in
+      state.isClosed || count == 0 || state.idle.count >= max(count, Self.most) ? nil : newName(&state)
+    }
+    guard let name else { return false }
+    let directory = ContainerDirectory(base: base, name: name)
+    guard (try? link.directory.clear()) != nil, rename(link.directory.path, directory.path) == 0 else {
+      _ = state.withLock { $0.names.remove(name) }
+      return false
+    }
+    let shim = Shim(directory: directory, socket: link.socket, process: process)
+    // It does what is asked after that: whoever takes it need not wait for an answer.
+    let isWanted =
+      (try? link.send(.standBy)) != nil
+      && state.withLock { state -> Bool in
+        // Taken last: by then it has made what a container needs.
+        if !state.isClosed { state.idle.insert(shim, at: 0) }
+        return !state.isClosed
+      }
+    if !isWanted { discard(shim) }
+    return true
+  }
+
+  private func newName(_ state: inout State) -> String {
+    state.next += 1
+    let name = "\(Self.prefix)\(state.next)"
+    state.names.insert(name)
+    return name
+  }
+
+  /// Starts those that are missing, and lets go of those that are too many. One that cannot be started is not missed: a container starts its own then, and says
   /// what is in the way.
   ///
   /// - Parameter limit: so many are enough.
@@ -85,13 +127,13 @@ final class StandbyShims: Sendable {
     }
     guard begins else { return }
     defer { state.withLock { $0.isFilling = false } }
+    while let superfluous = state.withLock({ $0.idle.count > count ? $0.idle.removeFirst() : nil }) {
+      discard(superfluous)
+    }
     while true {
       let name = state.withLock { state -> String? in
         guard !state.isClosed, state.idle.count < min(count, limit) else { return nil }
-        state.next += 1
-        let name = "\(Self.prefix)\(state.next)"
-        state.names.insert(name)
-        return name
+        return newName(&state)
       }
       guard let name else { return }
       let directory = ContainerDirectory(base: base, name: name)
@@ -110,8 +152,8 @@ final class StandbyShims: Sendable {
 
   private func start(in directory: ContainerDirectory) throws(SystemCallError) -> Shim {
     try spares.ensure(directory.path)
-    let (socket, pid) = try spawner.spawn(in: directory, label: Self.label)
-    return Shim(directory: directory, socket: socket, pid: pid)
+    let (socket, pid) = try spawner.spawn(in: directory, label: standbyLabel)
+    return Shim(directory: directory, socket: socket, process: ShimProcess(pid))
   }
 
   /// Lets all of them go.
@@ -125,10 +167,9 @@ final class StandbyShims: Sendable {
   }
 
   private func discard(_ shim: Shim) {
-    // A child that was not waited for: the number is still its own.
-    kill(shim.pid, SIGKILL)
+    shim.process.kill()
     try? shim.directory.remove()
-    waitpid(shim.pid, nil, 0)
+    shim.process.reap()
     _ = state.withLock { $0.names.remove(shim.directory.name) }
   }
 }
