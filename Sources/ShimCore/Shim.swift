@@ -138,11 +138,6 @@ public final class Shim {
     disconnect()
   }
 
-  private func isReadable(_ number: Int32) -> Bool {
-    var waiting = pollfd(fd: number, events: Int16(POLLIN), revents: 0)
-    return poll(&waiting, 1, 0) == 1
-  }
-
   private func giveBackPorts() {
     for number in reservations { close(number) }
     reservations = []

@@ -114,13 +114,8 @@ final class Supervised {
     close(pidfd)
     pidfd = -1
     // A report of what failed may still be unread; with `--init` the other end may even live on for a moment.
-    while self.status >= 0 && hasStatus { readStatus() }
+    while self.status >= 0 && isReadable(self.status) { readStatus() }
     settle()
-  }
-
-  private var hasStatus: Bool {
-    var waiting = pollfd(fd: status, events: Int16(POLLIN), revents: 0)
-    return poll(&waiting, 1, 0) == 1
   }
 
   /// Goes on when both the status socket and the process have come to their end.

@@ -95,3 +95,9 @@ func reason(_ number: Int32) -> String {
   let text = SystemCallError.text(number)
   return text.prefix(1).lowercased() + text.dropFirst()
 }
+
+/// Whether something, or the end, can be read from a descriptor now.
+func isReadable(_ number: Int32) -> Bool {
+  var waiting = pollfd(fd: number, events: Int16(POLLIN), revents: 0)
+  return poll(&waiting, 1, 0) == 1
+}

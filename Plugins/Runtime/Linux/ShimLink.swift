@@ -116,8 +116,7 @@ final class ShimLink: Sendable {
   /// The shim keeps so many ports that they are not free when it tells of the container's end.
   func holdsManyPorts() { state.withLock { $0.hasManyPorts = true } }
 
-  /// Waits, on the calling thread and before the watcher has the socket or after, until all of a container that is over is
-  /// given back.
+  /// Waits on the calling thread, when the watcher has let go of the socket, until a container that is over has no port.
   ///
   /// - Returns: false for a shim that did not say so, and was killed.
   func settle() -> Bool {

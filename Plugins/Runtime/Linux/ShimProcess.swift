@@ -28,7 +28,7 @@ struct ShimProcess: Sendable {
   func kill() {
     if let pidfd {
       _ = pidfd_send_signal(pidfd.number, SIGKILL, nil, 0)
-    } else {
+    } else if pid > 0 {
       // Without a descriptor nobody watched it and reaped it, so the number is still its own.
       Glibc.kill(pid, SIGKILL)
     }

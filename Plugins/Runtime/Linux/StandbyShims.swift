@@ -79,13 +79,12 @@ final class StandbyShims: Sendable {
     return nil
   }
 
-  /// Takes a shim back whose container is over and told that it can serve again, with the container's directory.
+  /// Takes a shim of this engine's back that told the end of its container and that it can serve again, with the
+  /// container's directory.
   ///
   /// - Returns: whether it stands by now. If not, it and the directory are as they were.
   func take(back link: ShimLink) -> Bool {
-    guard let process = link.process?.serving(), process.containers < Self.mostContainers, !link.isAdopted else {
-      return false
-    }
+    guard let process = link.process?.serving(), process.containers < Self.mostContainers else { return false }
     let name = state.withLock { state -> String? in
       state.isClosed || count == 0 || state.idle.count >= max(count, Self.most) ? nil : newName(&state)
     }
@@ -115,8 +114,8 @@ final class StandbyShims: Sendable {
     return name
   }
 
-  /// Starts those that are missing, and lets go of those that are too many. One that cannot be started is not missed: a container starts its own then, and says
-  /// what is in the way.
+  /// Starts those that are missing, and lets go of those that are too many. One that cannot be started is not missed: a
+  /// container starts its own then, and says what is in the way.
   ///
   /// - Parameter limit: so many are enough.
   func fill(upTo limit: Int = .max) {

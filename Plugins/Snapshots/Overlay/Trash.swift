@@ -8,11 +8,13 @@ import Synchronization
 /// them, after whoever removed them has been answered: deleting right away would keep the disk and a processor from what
 /// remains to be done. What it holds after a crash is found again at the next start.
 final class Trash: Sendable {
+  /// Deletes a tree, or keeps what of it is of use.
+  typealias Deletion = @Sendable (String) throws(SystemCallError) -> Void
+
   private struct Tree {
     var path: String
     var entries: [UInt64]
-    /// Takes the directory when what it holds is gone.
-    var pool: DirectoryPool?
+    var delete: Deletion = Trash.remove
   }
 
   private struct State {
@@ -46,8 +48,8 @@ final class Trash: Sendable {
 
   /// Moves a tree away and deletes it in the background. Nothing at `tree` is not an error.
   ///
-  /// - Parameter pool: takes the directory itself when what it holds is gone.
-  func throwAway(_ tree: String, givingBackTo pool: DirectoryPool? = nil) throws(EngineError) {
+  /// - Parameter delete: what is done with it then.
+  func throwAway(_ tree: String, deletedBy delete: @escaping Deletion = Trash.remove) throws(EngineError) {
     let target = "\(path)/\(ObjectID.random().text.prefix(20))"
     let entries = try host.journal.begin(plugin: host.manifest.name, [("trash", target)])
     if rename(tree, target) < 0 {
@@ -57,7 +59,7 @@ final class Trash: Sendable {
       throw EngineError(.internalFailure, "\(tree) cannot be removed: \(SystemCallError.text(number))")
     }
     FaultPoint.reach("overlay.remove.renamed")
-    delete(Tree(path: target, entries: entries, pool: pool))
+    self.delete(Tree(path: target, entries: entries, delete: delete))
   }
 
   /// What is being deleted, and what could not be.
@@ -87,7 +89,7 @@ final class Trash: Sendable {
     }
   }
 
-  private static func remove(_ tree: String) throws(SystemCallError) {
+  @Sendable static func remove(_ tree: String) throws(SystemCallError) {
     try TreeRemover.remove(AT_FDCWD, tree.utf8CString.map { $0 })
   }
 
@@ -100,14 +102,7 @@ final class Trash: Sendable {
       guard let next else { return }
       var reason: String?
       do {
-        if let pool = next.pool, WritableLayers.renew(next.path) {
-          try pool.give(back: next.path, isPrepared: true)
-        } else if let pool = next.pool {
-          for name in try Files.list(next.path) { try Self.remove("\(next.path)/\(name)") }
-          try pool.give(back: next.path)
-        } else {
-          try Self.remove(next.path)
-        }
+        try next.delete(next.path)
         let open =
           next.entries.isEmpty
           ? host.journal.entries(plugin: host.manifest.name, kind: "trash").filter { $0.object == next.path }.map(

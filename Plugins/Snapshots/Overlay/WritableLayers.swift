@@ -33,7 +33,7 @@ final class WritableLayers: Sendable {
   /// may still have the old mount.
   ///
   /// - Returns: false for any other layer, of which some is gone then.
-  static func renew(_ directory: String) -> Bool {
+  private static func renew(_ directory: String) -> Bool {
     guard rmdir("\(directory)/upper") == 0 else { return false }
     let work = "\(directory)/work/work"
     unlink("\(work)/incompat/volatile/dirty")
@@ -41,6 +41,15 @@ final class WritableLayers: Sendable {
     rmdir("\(work)/incompat")
     guard rmdir(work) == 0, (try? Files.list("\(directory)/work")) == [] else { return false }
     return (try? make("\(directory)/upper", 0o755)) != nil
+  }
+
+  /// Keeps a layer's directory for another container.
+  @Sendable private func reuse(_ directory: String) throws(SystemCallError) {
+    let isNew = Self.renew(directory)
+    if !isNew {
+      for name in try Files.list(directory) { try Trash.remove("\(directory)/\(name)") }
+    }
+    try spares.give(back: directory, isPrepared: isNew)
   }
 
   func close() { spares.close() }
@@ -101,7 +110,7 @@ final class WritableLayers: Sendable {
 
   /// Takes the layer out of sight; it is deleted in the background.
   func remove(_ container: ObjectID) throws(EngineError) {
-    try trash.throwAway(directory(container), givingBackTo: spares)
+    try trash.throwAway(directory(container), deletedBy: reuse)
     if let entry = entries.withLock({ $0.removeValue(forKey: container) }) { try host.journal.end([entry]) }
   }
 

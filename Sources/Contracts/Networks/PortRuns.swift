@@ -31,7 +31,10 @@ struct PortRun: Codable, Equatable {
 
   static func fold(_ ports: [PortBinding]) -> [PortRun] {
     var runs: [PortRun] = []
-    for port in ports where runs.isEmpty || !runs[runs.count - 1].extend(by: port) { runs.append(PortRun(first: port)) }
+    for port in ports {
+      if let last = runs.indices.last, runs[last].extend(by: port) { continue }
+      runs.append(PortRun(first: port))
+    }
     return runs
   }
 
