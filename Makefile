@@ -36,9 +36,9 @@ run: build
 	@$(SUDO) Examples/web/demonstrate $(RELEASE)/engine
 
 ## Every test there is: units, the kernel of this machine, and the built binaries. The last ones wait for processes, on
-## threads that the others need.
+## threads that the others need. A few at once: with all of them, what waits for a packet or an end may wait for minutes.
 test: test-deps build lint
-	$(SUDO) Tests/report $(SWIFT) test --skip EndToEndTests
+	$(SUDO) Tests/report $(SWIFT) test --experimental-maximum-parallelization-width 4 --skip EndToEndTests
 	$(SUDO) env ENGINE_BINARIES=$(abspath $(RELEASE)) Tests/report $(SWIFT) test --skip-build --filter EndToEndTests
 
 ## Random changes of references, manifests and layers, longer than the tests run them and with another seed each time.

@@ -273,7 +273,7 @@ import Testing
         repository(server, user), try digest(Self.blob), size: Self.blob.count)
       #expect(try isSame(bytes, Self.blob) && result.value == Int64(Self.blob.count), "\(result)")
       #expect(other.requests.map(\.target) == ["/elsewhere?signed=1"])
-      #expect(other.requests[0].headers["authorization"] == nil)
+      #expect(try #require(other.requests.first).headers["authorization"] == nil)
       #expect(server.requests.last?.headers["authorization"] == "Basic \(Base64.encode("u:p".utf8))")
     }
   }
@@ -433,8 +433,10 @@ import Testing
       let found = try await harness.ask(RegistryManifestGet(repository: repository, reference: "1"))
       #expect(found.content == Self.manifestText)
       #expect(proxy.requests.map(\.target) == ["registry.test:443", "registry.test:80", "/v2/a/b/manifests/1"])
-      #expect(proxy.requests[0].headers["proxy-authorization"] == nil)
-      #expect(proxy.requests[1].headers["proxy-authorization"] == "Basic \(Base64.encode("me:pw".utf8))")
+      #expect(try #require(proxy.requests.first).headers["proxy-authorization"] == nil)
+      #expect(
+        try #require(proxy.requests.dropFirst().first).headers["proxy-authorization"]
+          == "Basic \(Base64.encode("me:pw".utf8))")
     }
   }
 
@@ -537,9 +539,11 @@ import Testing
         repository: repository(server), digest: try digest(Self.blob), size: Int64(Self.blob.count), mountFrom: [],
         source: try scratch.open(Self.blob))
       let (reply, _) = try await harness.stream(put)
-      #expect(reply == .uploaded && server.requests.map(\.method) == ["HEAD", "POST", "PUT", "POST", "PUT"])
-      #expect(try isSame(server.requests[4].body, Self.blob))
-      #expect(server.requests[4].target.hasPrefix("/v2/a/b/blobs/uploads/1?state=x&digest=sha256%3A"))
+      let requests = server.requests
+      #expect(reply == .uploaded && requests.map(\.method) == ["HEAD", "POST", "PUT", "POST", "PUT"])
+      let last = try #require(requests.last)
+      #expect(try isSame(last.body, Self.blob))
+      #expect(last.target.hasPrefix("/v2/a/b/blobs/uploads/1?state=x&digest=sha256%3A"))
     }
   }
 }

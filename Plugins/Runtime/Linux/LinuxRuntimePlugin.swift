@@ -27,6 +27,7 @@ public final class LinuxRuntimePlugin: Plugin {
   private let watcher: ShimWatcher
   private let directoryBase: String
   let shims = Mutex(ShimTable())
+  private let preparation = Mutex<Task<Void, Never>?>(nil)
 
   public init(host: PluginHost) throws(EngineError) {
     self.host = host
@@ -102,13 +103,17 @@ public final class LinuxRuntimePlugin: Plugin {
     InodePlacement.spread(directoryBase)
     standby.clean()
     spares.clean()
-    Task(executorPreference: host.bus.executor) { [standby, filters] in
+    let preparation = Task(executorPreference: host.bus.executor) { [standby, filters] in
       // What the first container needs comes first.
       standby.fill(upTo: 1)
       _ = try? filters.usual()
       standby.fill()
     }
+    self.preparation.withLock { $0 = preparation }
   }
+
+  /// Waits until all is there that `start` has begun to make.
+  func waitUntilPrepared() async { await preparation.withLock { $0 }?.value }
 
   public func stop() async {
     standby.close()
