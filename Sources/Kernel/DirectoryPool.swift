@@ -15,20 +15,14 @@ public final class DirectoryPool: Sendable {
   /// `RENAME_NOREPLACE` of rename(2).
   private static let noReplace: UInt32 = 1
 
-  private struct State {
-    var idle: [String] = []
-    var next = 0
-    var isFilling = false
-    var isClosed = false
-  }
-
   private let parent: String
   private let capacity: Int
   private let limit: Int
   /// Nil where only `fill` makes more.
   private let replenisher: Replenisher?
   private let prepare: @Sendable (String) throws(SystemCallError) -> Void
-  private let state = Mutex(State())
+  private let stock = Stock<String>()
+  private let number = Atomic(0)
 
   /// - Parameters:
   ///   - parent: where they are; it may be made later than this.
@@ -59,13 +53,13 @@ public final class DirectoryPool: Sendable {
   ///
   /// - Throws: EEXIST where there is something at `path`.
   public func take(as path: String) throws(SystemCallError) {
-    let (ready, isLast) = state.withLock { state in (state.idle.popLast(), state.idle.isEmpty) }
-    replenisher?.taken(isLast: isLast) { [self] in fill() }
+    let (ready, isLast) = stock.take()
+    replenisher?.taken(isLast: isLast) { [self] in await fill() }
     if let ready {
       // Not onto an empty directory, which rename(2) would replace.
       if renameat2(AT_FDCWD, ready, AT_FDCWD, path, Self.noReplace) == 0 { return }
       let number = errno
-      state.withLock { $0.idle.append(ready) }
+      if !stock.keep(ready) { try? Files.removeTree(ready) }
       if number == EEXIST { throw SystemCallError(call: "rename", subject: path, number: number) }
       // A file system without that flag (EINVAL), or one that was taken away: as if none had been ready.
     }
@@ -82,10 +76,8 @@ public final class DirectoryPool: Sendable {
   ///
   /// - Parameter isPrepared: it is like a new one already.
   public func give(back path: String, isPrepared: Bool = false) throws(SystemCallError) {
-    let spare = state.withLock { state -> String? in
-      state.isClosed || state.idle.count >= limit ? nil : Self.name(in: parent, &state)
-    }
-    guard let spare else { return try Files.removeTree(path) }
+    guard stock.hasRoom(upTo: limit) else { return try Files.removeTree(path) }
+    let spare = newPath()
     if !isPrepared {
       do throws(SystemCallError) {
         try Files.empty(path)
@@ -101,53 +93,32 @@ public final class DirectoryPool: Sendable {
         return try Files.removeTree(spare)
       }
     }
-    let isWanted = state.withLock { state -> Bool in
-      if !state.isClosed { state.idle.append(spare) }
-      return !state.isClosed
-    }
-    if !isWanted { try Files.removeTree(spare) }
+    if !stock.keep(spare) { try Files.removeTree(spare) }
   }
 
-  /// Makes those that are missing. One that cannot be made is not missed: whoever takes it makes his own, and says what is
-  /// in the way.
-  public func fill() {
-    let begins = state.withLock { state -> Bool in
-      if state.isFilling || state.isClosed { return false }
-      state.isFilling = true
-      return true
-    }
-    guard begins else { return }
-    defer { state.withLock { $0.isFilling = false } }
-    while let path = state.withLock({ state in
-      state.isClosed || state.idle.count >= capacity ? nil : Self.name(in: parent, &state)
-    }) {
+  /// Makes those that are missing.
+  public func fill() async {
+    await stock.fill(to: capacity) { [self] in
+      let path = newPath()
       do throws(SystemCallError) {
         try SystemCallError.check("mkdir", path) { mkdir(path, 0o700) }
         try prepare(path)
       } catch {
         try? Files.removeTree(path)
-        return
+        return nil
       }
-      let isWanted = state.withLock { state -> Bool in
-        if !state.isClosed { state.idle.append(path) }
-        return !state.isClosed
-      }
-      if !isWanted { try? Files.removeTree(path) }
+      return path
+    } discard: {
+      try? Files.removeTree($0)
     }
   }
 
-  private static func name(in parent: String, _ state: inout State) -> String {
-    state.next += 1
-    return "\(parent)/\(prefix)\(state.next)"
+  private func newPath() -> String {
+    "\(parent)/\(Self.prefix)\(number.add(1, ordering: .relaxed).newValue)"
   }
 
   /// Removes those that are ready; from now on each is made when it is asked for.
-  public func close() {
-    let idle = state.withLock { state -> [String] in
-      state.isClosed = true
-      defer { state.idle = [] }
-      return state.idle
-    }
-    for path in idle { try? Files.removeTree(path) }
+  public func close() async {
+    for path in await stock.close() { try? Files.removeTree(path) }
   }
 }

@@ -32,11 +32,11 @@ struct DirectoryPoolTests {
   }
 
   /// One that was ready, one that was made for it, and one that somebody gave back are the same to who takes them.
-  @Test func areAlike() throws {
+  @Test func areAlike() async throws {
     defer { try? Files.removeTree(parent) }
     let pool = pool(capacity: 1)
     try pool.take(as: "\(parent)/fresh")
-    pool.fill()
+    await pool.fill()
     #expect(try spares == 1)
     try pool.take(as: "\(parent)/ready")
     #expect(try spares == 0)
@@ -53,13 +53,13 @@ struct DirectoryPoolTests {
       #expect(try mode("\(parent)/\(name)/inside") == 0o750)
       #expect(try Files.list("\(parent)/\(name)/inside") == [])
     }
-    pool.close()
+    await pool.close()
   }
 
-  @Test func whatIsThereIsNeverReplaced() throws {
+  @Test func whatIsThereIsNeverReplaced() async throws {
     defer { try? Files.removeTree(parent) }
     let pool = pool()
-    pool.fill()
+    await pool.fill()
     for name in ["empty", "file"] {
       if name == "file" {
         try Files.replace("\(parent)/file", with: [1], durable: false)
@@ -73,13 +73,13 @@ struct DirectoryPoolTests {
     #expect(try Files.list("\(parent)/empty") == [])
     try pool.ensure("\(parent)/empty")
     #expect(try spares == 3, "what could not be used is still there for the next")
-    pool.close()
+    await pool.close()
   }
 
-  @Test func keepsNoMoreThanItsLimitAndNothingInTheEnd() throws {
+  @Test func keepsNoMoreThanItsLimitAndNothingInTheEnd() async throws {
     defer { try? Files.removeTree(parent) }
     let pool = pool()
-    pool.fill()
+    await pool.fill()
     #expect(try spares == 3)
     for number in 0..<9 { try pool.take(as: "\(parent)/\(number)") }
     #expect(try spares == 0)
@@ -87,12 +87,12 @@ struct DirectoryPoolTests {
     #expect(try spares == 5)
     try pool.give(back: "\(parent)/nothing")
     #expect(try spares == 5)
-    pool.close()
+    await pool.close()
     #expect(try Files.list(parent) == [])
     // It still serves whoever comes late.
     try pool.take(as: "\(parent)/late")
     try pool.give(back: "\(parent)/late")
-    pool.fill()
+    await pool.fill()
     #expect(try Files.list(parent) == [])
   }
 
@@ -103,14 +103,14 @@ struct DirectoryPoolTests {
     while try spares < 2 { try await Task.sleep(for: .milliseconds(5)) }
     try pool.take(as: "\(parent)/second")
     while try spares < 2 { try await Task.sleep(for: .milliseconds(5)) }
-    pool.close()
+    await pool.close()
     #expect(try Files.list(parent).sorted() == ["first", "second"])
   }
 
-  @Test func whatAKilledEngineLeftGoes() throws {
+  @Test func whatAKilledEngineLeftGoes() async throws {
     defer { try? Files.removeTree(parent) }
     let former = pool()
-    former.fill()
+    await former.fill()
     try former.take(as: "\(parent)/container")
     pool().clean()
     #expect(try Files.list(parent) == ["container"])

@@ -49,7 +49,7 @@ public final class JSONFileLogsPlugin: Plugin {
     spares.clean()
   }
 
-  public func stop() async { spares.close() }
+  public func stop() async { await spares.close() }
 
   private func files(_ container: ObjectID) -> LogFiles {
     LogFiles(directory: "\(directory)/\(container)", name: "\(container)-json.log")

@@ -3,19 +3,12 @@ import Contracts
 import Glibc
 import Kernel
 import LinuxSystem
-import Synchronization
 
 /// Makes network namespaces for containers, each with `lo` up and Docker's settings, and keeps a few ready: making one
 /// costs 0.1 to 0.2 ms, and several times that when the kernel's caches are cold.
 package final class NamespacePool: Sendable {
   /// What is done to a namespace before it is kept ready.
   package typealias Preparation = @Sendable (Descriptor) async throws(EngineError) -> Void
-
-  private struct State {
-    var ready: [Descriptor] = []
-    var isRefilling = false
-    var isClosed = false
-  }
 
   /// As in Docker: unprivileged processes may bind low ports and send ICMP echo requests (ip-sysctl of the kernel).
   private static let settings = [
@@ -25,7 +18,7 @@ package final class NamespacePool: Sendable {
   private let capacity: Int
   private let prepare: Preparation
   private let hostNamespace: Descriptor
-  private let state = Mutex(State())
+  private let stock = Stock<Descriptor>()
   private let replenisher: Replenisher
 
   /// - Parameters:
@@ -42,13 +35,13 @@ package final class NamespacePool: Sendable {
     }
   }
 
-  package var readyCount: Int { state.withLock { $0.ready.count } }
+  package var readyCount: Int { stock.count }
 
   /// A namespace of the caller's own.
   ///
   /// - Throws: `resourceExhausted` when the kernel has no room for another one, else `internalFailure`.
   package func take() throws(EngineError) -> Descriptor {
-    let (ready, isLast) = state.withLock { state in (state.ready.popLast(), state.ready.isEmpty) }
+    let (ready, isLast) = stock.take()
     if capacity > 0 { replenisher.taken(isLast: isLast) { [self] in await refill() } }
     if let ready { return ready }
     do {
@@ -61,30 +54,17 @@ package final class NamespacePool: Sendable {
   }
 
   private func refill() async {
-    let begins = state.withLock { state in
-      if state.isRefilling || state.isClosed { return false }
-      state.isRefilling = true
-      return true
-    }
-    guard begins else { return }
-    while state.withLock({ !$0.isClosed && $0.ready.count < capacity }), let namespace = try? make() {
+    await stock.fill(to: capacity) { [self] in
+      guard let namespace = try? make() else { return nil }
       try? await prepare(namespace)
-      state.withLock { state in
-        if !state.isClosed { state.ready.append(namespace) }
-      }
+      return namespace
+    } discard: { _ in
+      // Closed with its last reference.
     }
-    state.withLock { $0.isRefilling = false }
   }
 
   /// Lets go of what is ready; namespaces that were taken live on.
-  package func close() {
-    let ready = state.withLock { state -> [Descriptor] in
-      state.isClosed = true
-      defer { state.ready = [] }
-      return state.ready
-    }
-    _ = ready
-  }
+  package func close() async { _ = await stock.close() }
 
   /// Moves this thread into a new namespace, brings `lo` up, and moves it back. There is no suspension in between, and
   /// a thread that cannot go back must never run anything else, so the process ends rather than that.

@@ -109,8 +109,8 @@ public final class NetworkCatalogPlugin: Plugin {
   }
 
   public func stop() async {
-    namespaces.close()
-    connected.close()
+    await namespaces.close()
+    await connected.close()
     retired.letGo()
   }
 

@@ -105,9 +105,9 @@ public final class LinuxRuntimePlugin: Plugin {
     spares.clean()
     let preparation = Task(executorPreference: host.bus.executor) { [standby, filters] in
       // What the first container needs comes first.
-      standby.fill(upTo: 1)
+      await standby.fill(upTo: 1)
       _ = try? filters.usual()
-      standby.fill()
+      await standby.fill()
     }
     self.preparation.withLock { $0 = preparation }
   }
@@ -116,8 +116,8 @@ public final class LinuxRuntimePlugin: Plugin {
   func waitUntilPrepared() async { await preparation.withLock { $0 }?.value }
 
   public func stop() async {
-    standby.close()
-    spares.close()
+    await standby.close()
+    await spares.close()
   }
 
   func directory(_ container: ObjectID) -> ContainerDirectory {
@@ -218,7 +218,7 @@ public final class LinuxRuntimePlugin: Plugin {
       link.runs(pid: pid, pidfd: answer.descriptors.first)
       shims.withLock { $0.started(link) }
       watcher.watch(link)
-      replenisher.taken(isLast: standby.isEmpty) { [standby] in standby.fill() }
+      replenisher.taken(isLast: standby.isEmpty) { [standby] in await standby.fill() }
       let steps = link.measured(measured ?? [])
       record(steps, link, process: pid, call)
       return RuntimeStart.Reply(
@@ -395,7 +395,7 @@ public final class LinuxRuntimePlugin: Plugin {
       watcher.letGo(kept)
       isTakenBack = kept.settle() && standby.take(back: kept)
       if isTakenBack {
-        if standby.hasTooMany { replenisher.taken(isLast: false) { [standby] in standby.fill() } }
+        if standby.hasTooMany { replenisher.taken(isLast: false) { [standby] in await standby.fill() } }
       } else {
         try? kept.send(.acknowledgeExit)
         watcher.watch(kept)

@@ -70,7 +70,7 @@ public final class OverlaySnapshotsPlugin: Plugin {
     try registrar.answerAsPlugin(PluginCheck.self) { request, _ throws(EngineError) in try self.check(request) }
   }
 
-  public func stop() async { containers.close() }
+  public func stop() async { await containers.close() }
 
   public func start() async throws(EngineError) {
     do {

@@ -52,7 +52,7 @@ final class WritableLayers: Sendable {
     try spares.give(back: directory, isPrepared: isNew)
   }
 
-  func close() { spares.close() }
+  func close() async { await spares.close() }
 
   func load() throws(EngineError) {
     do {
