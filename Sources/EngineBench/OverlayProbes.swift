@@ -42,7 +42,7 @@ enum OverlayProbes: ProbeGroup {
     for (index, layer) in layers.enumerated() {
       try SystemCallError.check("symlink") { symlink("\(trees)/\(layer.hex)/diff", "\(short)/\(index)") }
     }
-    let isModern = takesLayersOneByOne("\(short)/0")
+    let isModern = Mounts.knows("overlay", option: "lowerdir+", "\(short)/0")
     return wanted.map { count in
       let chain = Array(layers.prefix(count))
       // The topmost first.
@@ -109,13 +109,6 @@ enum OverlayProbes: ProbeGroup {
     for path in [directory, "\(directory)/upper", "\(directory)/work"] {
       guard mkdir(path, 0o755) == 0 else { throw SystemCallError(call: "mkdir", subject: path, number: errno) }
     }
-  }
-
-  /// Whether the kernel takes layers one by one (since 6.8).
-  private static func takesLayersOneByOne(_ layer: String) -> Bool {
-    let context = fsopen("overlay", UInt32(FSOPEN_CLOEXEC))
-    defer { close(context) }
-    return context >= 0 && fsconfig(context, FSCONFIG_SET_STRING.rawValue, "lowerdir+", layer, 0) == 0
   }
 
   /// For kernels that take them in one list only: mount(2), which has a page for its options, so the layers have short

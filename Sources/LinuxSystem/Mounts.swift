@@ -37,6 +37,21 @@ public enum Mounts {
       })
   }
 
+  /// Whether the kernel's file system `type` knows an option, asked with a value that would do (fsconfig(2)).
+  public static func knows(_ type: String, option: String, _ value: String) -> Bool {
+    let context = OwnedDescriptor(adopting: fsopen(type, UInt32(FSOPEN_CLOEXEC)))
+    guard context.number >= 0 else { return false }
+    return isKnown(option, value) { key, value in
+      fsconfig(context.number, FSCONFIG_SET_STRING.rawValue, key, value, 0) == 0
+    }
+  }
+
+  /// A file system without a parser of its own (overlay before Linux 6.5: fs/fs_context.c, `legacy_parse_param`) takes
+  /// whatever it is given, and refuses it only when it is made. So an option that nobody knows is asked for first.
+  static func isKnown(_ option: String, _ value: String, takes: (String, String) -> Bool) -> Bool {
+    !takes("an-option-that-nobody-knows", value) && takes(option, value)
+  }
+
   private static func configure(
     _ context: Int32, _ command: fsconfig_command, _ key: String?, _ value: String?,
     subject: @autoclosure () -> String

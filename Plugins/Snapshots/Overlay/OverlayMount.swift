@@ -13,9 +13,7 @@ enum OverlayMount {
   /// Whether the kernel takes layers one by one (`lowerdir+`, since 6.8), so that their paths are not limited to the 256
   /// bytes that one option may have.
   static func takesLayersOneByOne(probing directory: String) -> Bool {
-    let context = OwnedDescriptor(adopting: fsopen("overlay", UInt32(FSOPEN_CLOEXEC)))
-    guard context.number >= 0 else { return false }
-    return fsconfig(context.number, FSCONFIG_SET_STRING.rawValue, "lowerdir+", directory, 0) == 0
+    Mounts.knows("overlay", option: "lowerdir+", directory)
   }
 
   /// - Parameters:
