@@ -184,17 +184,31 @@ final class Child {
   private func hostPieces(_ plan: StartPlan) throws(SetupFailure) -> HostPieces {
     var pieces = HostPieces()
     if plan.isPrivileged { pieces.devices = Devices.ofHost() }
+    if plan.sharesHostCgroups {
+      for hierarchy in plan.cgroupMounts {
+        let path = hierarchy.key.isEmpty ? "/sys/fs/cgroup" : "/sys/fs/cgroup/\(hierarchy.key)"
+        pieces.cgroups.append(
+          try stage("sharing \(path)") { () throws(SystemCallError) in try Self.copy(path).release() })
+      }
+    }
     guard let source = plan.otherNamespaces.first(where: { $0.kind == UInt32(CLONE_NEWIPC) }) else { return pieces }
     pieces.sharedMemory = try stage("sharing /dev/shm") { () throws(SystemCallError) in
-      if source.process == 0 { return try Mounts.clone("/dev/shm", recursive: false).release() }
+      if source.process == 0 { return try Self.copy("/dev/shm").release() }
       // A mount can only be copied from within its own mount namespace.
       let own = try Files.open("/proc/self/ns/mnt", O_RDONLY)
       try SystemCallError.check("setns") { setns(descriptors.owners[source.process] ?? -1, CLONE_NEWNS) }
-      let copy = try Mounts.clone("/dev/shm", recursive: false)
+      let copy = try Self.copy("/dev/shm")
       try SystemCallError.check("setns") { setns(own.number, CLONE_NEWNS) }
       return copy.release()
     }
     return pieces
+  }
+
+  /// A mount of the tree that is still there, which what is mounted in the container does not propagate to.
+  private static func copy(_ path: String) throws(SystemCallError) -> OwnedDescriptor {
+    let mount = try Mounts.clone(path, recursive: false)
+    try Mounts.setAttributes(mount.number, set: 0, propagation: UInt64(MS_PRIVATE), recursive: false)
+    return mount
   }
 
   /// Makes a pty in the container's own devpts and hands its master to the shim.
@@ -331,4 +345,11 @@ final class Child {
 func setSize(_ terminal: Int32, _ rows: UInt16, _ columns: UInt16) {
   var size = winsize(ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0)
   _ = linux_ioctl_pointer(terminal, UInt(TIOCSWINSZ), &size)
+}
+
+extension StartPlan {
+  /// It sees the host's cgroups as the host does.
+  var sharesHostCgroups: Bool { otherNamespaces.contains { $0.kind == UInt32(CLONE_NEWCGROUP) } }
+  /// Its /dev/shm is the host's or another container's.
+  var sharesMemory: Bool { otherNamespaces.contains { $0.kind == UInt32(CLONE_NEWIPC) } }
 }

@@ -16,6 +16,8 @@ struct HostPieces {
   /// The /dev/shm of the host or of another container, where the IPC namespace is shared with it.
   /// -1 for none; closed with everything else before the command runs.
   var sharedMemory: Int32 = -1
+  /// The host's cgroup hierarchies in the plan's order, where its cgroup namespace is shared.
+  var cgroups: [Int32] = []
 }
 
 /// The nodes of /dev (OCI runtime specification, config-linux.md, "Default Devices").

@@ -47,21 +47,31 @@ struct RootFileSystem: ~Copyable {
     try makeDevices(host: host)
     try place("sysfs", "sysfs", at: "sys", makes: true)
     if !plan.isPrivileged { try makeMountReadOnly("sys", recursive: false) }
-    try mountCgroups()
+    try mountCgroups(host.cgroups)
   }
 
-  private func mountCgroups() throws(SetupFailure) {
+  /// - Parameter shared: the host's own mounts, where its cgroup namespace is shared. Mounted anew from there, a unified
+  ///   hierarchy would lose its options on the host too: they are those of whoever mounts it last from the first
+  ///   cgroup namespace (kernel/cgroup/cgroup.c, `apply_cgroup_root_flags`).
+  private func mountCgroups(_ shared: [Int32]) throws(SetupFailure) {
     if plan.cgroupMounts.isEmpty { return }
     let isUnified = plan.cgroupMounts.count == 1 && plan.cgroupMounts[0].key.isEmpty
-    if isUnified {
+    if isUnified, let mount = shared.first {
+      let target = try open("sys/fs/cgroup")
+      try stage("mounting the cgroups") { () throws(SystemCallError) in try Self.attach(mount, at: target.number, "") }
+    } else if isUnified {
       try place("cgroup2", "cgroup", at: "sys/fs/cgroup", makes: false)
     } else {
       try place("tmpfs", "tmpfs", at: "sys/fs/cgroup", makes: false, options: "mode=755")
       let base = try open("sys/fs/cgroup")
       try stage("mounting the cgroups") { () throws(SystemCallError) in
         try SystemCallError.check("fchdir", "/sys/fs/cgroup") { fchdir(base.number) }
-        for hierarchy in plan.cgroupMounts {
+        for (index, hierarchy) in plan.cgroupMounts.enumerated() {
           try SystemCallError.check("mkdir", hierarchy.key) { mkdir(hierarchy.key, 0o755) }
+          if shared.indices.contains(index) {
+            try Self.attach(shared[index], at: base.number, hierarchy.key)
+            continue
+          }
           let type = hierarchy.value.isEmpty ? "cgroup2" : "cgroup"
           try SystemCallError.check("mount", "/sys/fs/cgroup/\(hierarchy.key)") {
             Glibc.mount("cgroup", hierarchy.key, type, Self.plain, hierarchy.value.isEmpty ? nil : hierarchy.value)
@@ -70,6 +80,12 @@ struct RootFileSystem: ~Copyable {
       }
     }
     if !plan.isPrivileged { try makeMountReadOnly("sys/fs/cgroup", recursive: true) }
+  }
+
+  /// Attaches a copy of a mount of the host's with the attributes of what is mounted here.
+  private static func attach(_ mount: Int32, at directory: Int32, _ path: String) throws(SystemCallError) {
+    try Mounts.setAttributes(mount, set: UInt64(plain), recursive: false)
+    try Mounts.attach(mount, at: directory, path)
   }
 
   private func makeDevices(host: HostPieces) throws(SetupFailure) {

@@ -241,7 +241,7 @@ public final class Shim {
       // The shim's IPC namespace is the container's: a child of its own would get another one.
       let inherited = provisions.hostIPC >= 0 ? UInt32(CLONE_NEWIPC) : 0
       // What of the host is taken into the container is taken from the host's own tree.
-      if !plan.isPrivileged, !plan.otherNamespaces.contains(where: { $0.kind == UInt32(CLONE_NEWIPC) }) {
+      if !plan.isPrivileged, !plan.sharesMemory, !plan.sharesHostCgroups {
         child.tree = surroundings.tree
       }
       let copied = child.tree >= 0 ? UInt32(CLONE_NEWNS) : 0

@@ -140,5 +140,35 @@ extension EndToEnd {
       fixture.succeed("rm", "-f", "box")
       #expect(Fixture.eventually { Fixture.command(["pgrep", "-f", "^sleep 4321"]).status == 1 })
     }
+
+    /// The host's hierarchies are the host's own mounts, copied: a unified one that is mounted anew in the host's
+    /// namespace has lost its options (`nsdelegate`) there afterwards. Nothing mounted on them is seen by the host.
+    @Test func theHostsCgroupsAsTheyAre() throws {
+      defer { fixture.end() }
+      func mounts(_ text: String, beneath place: String) -> [String: [Substring]] {
+        var found: [String: [Substring]] = [:]
+        for line in text.split(separator: "\n") {
+          let words = line.split(separator: " ")
+          if words.count > 4, words[4].hasPrefix(place) { found[String(words[4])] = words }
+        }
+        return found
+      }
+      let host = mounts(try String(contentsOfFile: "/proc/self/mountinfo", encoding: .utf8), beneath: "/sys/fs/cgroup")
+      let inside = mounts(
+        fixture.succeed("run", "--rm", "--cgroupns", "host", "--ipc", "host", "bb", "cat", "/proc/self/mountinfo"),
+        beneath: "/")
+      for (place, words) in host {
+        let copy = try #require(inside[place], "\(place)")
+        #expect(copy[5].hasPrefix("ro,nosuid,nodev,noexec"), "\(copy)")
+        // The file system, its root, its source and its options.
+        guard words.contains(where: { $0.hasPrefix("cgroup") }) else { continue }
+        #expect(copy[2] == words[2] && copy[3] == words[3] && copy.suffix(3) == words.suffix(3), "\(copy), \(words)")
+        #expect(!copy.contains { $0.hasPrefix("shared:") || $0.hasPrefix("master:") }, "\(copy)")
+      }
+      let memory = try #require(inside["/dev/shm"])
+      #expect(!memory.contains { $0.hasPrefix("shared:") || $0.hasPrefix("master:") }, "\(memory)")
+      let group = fixture.succeed("run", "--rm", "--cgroupns", "host", "bb", "cat", "/proc/self/cgroup")
+      #expect(group.contains(":/engine"), "\(group)")
+    }
   }
 }
