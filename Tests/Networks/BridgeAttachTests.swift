@@ -31,6 +31,7 @@ struct BridgeAttachTests {
     #expect(try host.run("ip -o link show master docker0").contains("state UP"))
     let rules = try host.run("nft list ruleset")
     #expect(rules.contains("tcp . 8080 : 172.17.0.2 . 80"))
+    #expect(rules.contains(#"elements = { "docker0" }"#), "nft(8) lists names as they are")
     #expect(try await engine.check(running: [container]) == [])
 
     try await engine.detach(container)

@@ -18,6 +18,8 @@ struct NftTable: Sendable {
   static let ports = "published"
   static let addressPorts = "published_on_address"
   private static let bridges = "bridges"
+  /// nft's `BYTEORDER_HOST_ENDIAN`.
+  private static let hostByteOrder: UInt32 = 1
   private static let internals = "internal"
   private static let connected = "connected"
 
@@ -108,6 +110,12 @@ struct NftTable: Sendable {
     nftnl_set_set_u32(set, UInt16(NFTNL_SET_ID.rawValue), UInt32(keyLength) << 8 | UInt32(name.utf8.count))
     nftnl_set_set_u32(set, UInt16(NFTNL_SET_KEY_TYPE.rawValue), keyType)
     nftnl_set_set_u32(set, UInt16(NFTNL_SET_KEY_LEN.rawValue), keyLength)
+    if keyType == DataType.linkName {
+      // What nft(8) keeps of a type in `userdata` (a type, a length, a value); without it, it lists such keys as "".
+      var order: [UInt8] = [UInt8(NFTNL_UDATA_SET_KEYBYTEORDER.rawValue), 4]
+      withUnsafeBytes(of: Self.hostByteOrder) { order += $0 }
+      nftnl_set_set_data(set, UInt16(NFTNL_SET_USERDATA.rawValue), order, UInt32(order.count))
+    }
     if let value {
       nftnl_set_set_u32(set, UInt16(NFTNL_SET_FLAGS.rawValue), UInt32(NFT_SET_MAP.rawValue))
       nftnl_set_set_u32(set, UInt16(NFTNL_SET_DATA_TYPE.rawValue), value.type)
