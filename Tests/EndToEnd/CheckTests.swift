@@ -107,6 +107,35 @@ extension EndToEnd {
       fixture.succeed("network", "rm", "mine")
     }
 
+    /// An engine that ends takes its networks, rules and groups along, and those of what runs on stay.
+    @Test func whatAnEngineThatEndsLeaves() {
+      defer { fixture.end() }
+      func host() -> String {
+        fixture.host([
+          "sh", "-c",
+          "ip -o link | cut -d: -f2 | cut -d@ -f1; nft list tables; cat /proc/sys/net/ipv4/ip_forward;"
+            + "ls -d /sys/fs/cgroup/*/engine-\(fixture.runtimeHash)* /sys/fs/cgroup/engine-\(fixture.runtimeHash)* 2>/dev/null",
+        ]).output
+      }
+      #expect(fixture.engine("system", "shutdown").status == 0)
+      #expect(host() == " lo\n0\n")
+      fixture.succeed("network", "create", "own")
+      fixture.succeed("run", "-d", "--name", "web", "--network", "own", "-p", "8080:80", "bb", "sleep", "1000")
+      let address = fixture.succeed("inspect", "-f", "{{.NetworkSettings.Networks.own.IPAddress}}", "web")
+      let running = host()
+      #expect(running.contains("table inet engine"))
+      #expect(fixture.engine("system", "shutdown").status == 0)
+      #expect(host() == running)
+      fixture.succeed("stop", "-t", "0", "web")
+      #expect(fixture.engine("system", "shutdown").status == 0)
+      #expect(host() == " lo\n0\n")
+      // The next engine has them again.
+      fixture.succeed("start", "web")
+      #expect(fixture.succeed("inspect", "-f", "{{.NetworkSettings.Networks.own.IPAddress}}", "web") == address)
+      #expect(host().split(separator: "\n").count == running.split(separator: "\n").count)
+      fixture.succeed("rm", "-f", "web")
+    }
+
     @Test func cgroups() {
       defer { fixture.end() }
       fixture.succeed("run", "-d", "--name", "box", "-m", "64m", "bb", "sleep", "1000")

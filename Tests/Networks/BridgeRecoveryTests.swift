@@ -65,6 +65,33 @@ struct BridgeRecoveryTests {
     withExtendedLifetime(held) {}
   }
 
+  /// Nothing of an engine stays on the host that runs nothing; the next one makes its networks as they were.
+  @Test func anEngineThatEndsTakesItsNetworksAlong() async throws {
+    defer { engine.removeFiles() }
+    let look = "nft list tables; ip -o link | grep -v ' lo:'; cat /proc/sys/net/ipv4/ip_forward"
+    let own = try await engine.create("own")
+    let container = ObjectID.random()
+    _ = try await engine.attach(container, try TestNamespace(), own, ports: [port(8080)])
+    await engine.stop()
+    #expect(try host.run("nft list ruleset").contains("8080"), "somebody is connected")
+    #expect(try host.run("ip -o link").contains("docker0") && host.run("cat /proc/sys/net/ipv4/ip_forward") == "1\n")
+    try await engine.detach(container)
+    try await engine.drained()
+    // Somebody took one away before.
+    try host.run("ip link delete docker0")
+    await engine.stop()
+    #expect(try host.run(look) == "0\n")
+    #expect(engine.journal.entries(plugin: "network-bridge") == [])
+
+    let successor = try TestEngine(host: host, directory: engine.directory)
+    for definition in [network, own] {
+      #expect(
+        try await successor.bus.request(NetworkDriverCreate(definition: definition), driver: "bridge") == definition)
+    }
+    let again = try await successor.attach(.random(), try TestNamespace(), own, ports: [port(8080)])
+    #expect(again.endpoints.first?.address == "172.18.0.2")
+  }
+
   private var failed: String { "driver failed programming external connectivity on endpoint: " }
 
   @Test func aRangeTakesTheFirstFreePort() async throws {

@@ -70,5 +70,8 @@ public final class BridgeNetworkPlugin: Plugin {
     }
   }
 
-  public func stop() async { driver.removeSpares() }
+  public func stop() async {
+    driver.removeSpares()
+    driver.release()
+  }
 }

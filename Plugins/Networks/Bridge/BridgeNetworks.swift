@@ -210,8 +210,44 @@ extension BridgeDriver {
     }
   }
 
+  /// Takes everything back that the host has of this driver, when nobody uses any of it: an engine that starts makes its
+  /// networks again, as they were.
+  func release() {
+    do throws(EngineError) {
+      try networkChanges.run { () throws(EngineError) in
+        let kinds = [BridgeState.networkKind, BridgeState.tableKind, BridgeState.forwardingKind, BridgeState.ruleKind]
+        let entries = journal.entries(plugin: plugin)
+        guard state.withLock({ $0.containers.isEmpty }), entries.allSatisfy({ kinds.contains($0.kind) }) else { return }
+        for entry in entries where entry.kind == BridgeState.networkKind {
+          guard let bridge = entry.object.split(separator: " ").last.map(String.init) else { continue }
+          let isThere = try attempt("the bridge \(bridge) cannot be looked for") { () throws(SystemCallError) in
+            try routing.with { (socket) throws(SystemCallError) in try socket.index(of: bridge) } != nil
+          }
+          if isThere { try deleteBridge(bridge) }
+          try journal.end([entry.number])
+        }
+        let networks = state.withLock { state in
+          defer { state.networks = [:] }
+          return Array(state.networks.values)
+        }
+        for network in networks { try? settings.write(NetworkSettings.routeLocal(network.plan.bridge), "0") }
+        try removeTable()
+      }
+    } catch {
+      host.log.warning("what the bridge networks have on the host is not all removed: \(error)")
+    }
+  }
+
   /// Takes back what belongs to no single network: the table, the rule in a foreign chain, and forwarding.
   private func removeTable() throws(EngineError) {
+    // First, because the table drops what is not the engine's own.
+    for entry in journal.entries(plugin: plugin, kind: BridgeState.forwardingKind) {
+      try attempt("forwarding cannot be switched off") { () throws(SystemCallError) in
+        try settings.write(NetworkSettings.forwarding, "0")
+      }
+      try journal.end([entry.number])
+      state.withLock { $0.dropsForeign = false }
+    }
     try removeForeignRules()
     try attempt("the rules cannot be removed") { () throws(SystemCallError) in
       do throws(SystemCallError) {
@@ -221,13 +257,6 @@ extension BridgeDriver {
           try batch.commit(socket, subject: "table inet \(table.name)")
         }
       } catch  where error.number == ENOENT {}
-    }
-    for entry in journal.entries(plugin: plugin, kind: BridgeState.forwardingKind) {
-      try attempt("forwarding cannot be switched off") { () throws(SystemCallError) in
-        try settings.write(NetworkSettings.forwarding, "0")
-      }
-      try journal.end([entry.number])
-      state.withLock { $0.dropsForeign = false }
     }
     try journal.end(journal.entries(plugin: plugin, kind: BridgeState.tableKind).map(\.number))
   }
