@@ -15,6 +15,7 @@ BUILD_PACKAGES := pkg-config libnl-3-dev libnl-route-3-dev libmnl-dev libnftnl-d
 RUN_PACKAGES := busybox-static
 TEST_PACKAGES := iproute2 nftables skopeo podman docker-registry strace crun util-linux procps iptables curl python3 \
 	zstd xz-utils bzip2 containernetworking-plugins openssl
+GUEST_PACKAGES := mmdebstrap qemu-system-x86 e2fsprogs kmod
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: deps build run test bench bench-peers lint fmt install clean
@@ -25,7 +26,7 @@ deps:
 
 .PHONY: test-deps
 test-deps: deps
-	@Examples/install-packages $(TEST_PACKAGES)
+	@Examples/install-packages $(TEST_PACKAGES) $(GUEST_PACKAGES)
 
 ## Leaves engine, engined, engine-shim and engine-bench in .build/release, ready to be used in place.
 build: deps
@@ -35,11 +36,20 @@ build: deps
 run: build
 	@$(SUDO) Examples/web/demonstrate $(RELEASE)/engine
 
-## Every test there is: units, the kernel of this machine, and the built binaries. The last ones wait for processes, on
-## threads that the others need. A few at once: with all of them, what waits for a packet or an end may wait for minutes.
+## Every test there is: units, the kernel of this machine, the built binaries, and the same on Debian's own kernel. Those
+## of the binaries wait for processes, on threads that the others need. A few at once: with all of them, what waits for a
+## packet or an end may wait for minutes.
 test: test-deps build lint
 	$(SUDO) Tests/report $(SWIFT) test --experimental-maximum-parallelization-width 4 --skip EndToEndTests
 	$(SUDO) env ENGINE_BINARIES=$(abspath $(RELEASE)) Tests/report $(SWIFT) test --skip-build --filter EndToEndTests
+	$(SUDO) Tests/Guest/boot $(RELEASE)
+
+## The last part alone: the built binaries on a kernel that is years old, with control groups of version 2 alone, in a
+## machine that QEMU emulates. A minute, and another one the first time.
+.PHONY: test-guest
+test-guest: build
+	@Examples/install-packages $(GUEST_PACKAGES)
+	$(SUDO) Tests/Guest/boot $(RELEASE)
 
 ## Random changes of references, manifests and layers, longer than the tests run them and with another seed each time.
 FUZZ_ROUNDS ?= 200000
