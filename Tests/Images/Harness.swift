@@ -113,11 +113,11 @@ func status(_ path: String) -> stat? {
 }
 
 func waitUntil(_ condition: @Sendable () async throws -> Bool) async throws {
-  for _ in 0..<2000 {
+  for _ in 0..<12_000 {
     if try await condition() { return }
     try await Task.sleep(for: .milliseconds(5))
   }
-  Issue.record("it did not come true within 10 seconds")
+  Issue.record("it did not come true within a minute")
 }
 
 /// The record store, in memory: what was written is seen by the next harness on the same store.

@@ -297,6 +297,29 @@ extension OverlayTests {
     #expect(!mounts.contains(harness.root))
   }
 
+  /// What kernels without `lowerdir+` are given: a dozen layers by descriptors, more through a namespace of a thread's own.
+  @Test(arguments: [(1, true), (12, true), (20, false), (100, false)])
+  func layersAsDescriptors(count: Int, isPossible: Bool) async throws {
+    let harness = try await Harness()
+    let base = "\(harness.root)/with:colon, and comma"
+    for number in 0..<count {
+      try Files.makeDirectories("\(base)/\(number)")
+      try Files.replace("\(base)/\(number)/file", with: Array("\(number)".utf8), durable: false)
+    }
+    for name in ["upper", "work"] { try Files.makeDirectories("\(base)/\(name)") }
+    let layers = (0..<count).map { "\(base)/\($0)" }
+    guard let made = try OverlayMount.makeOfDescriptors(layers, "\(base)/upper", "\(base)/work", true) else {
+      #expect(!isPossible)
+      return
+    }
+    #expect(isPossible)
+    let root = Descriptor(adopting: made.release())
+    #expect(try text(root, "file") == "0", "the first is the topmost")
+    let file = try Files.open(at: root.number, "file", O_WRONLY | O_TRUNC)
+    try Files.writeAll(file.number, Array("changed".utf8))
+    #expect(try Files.readText("\(base)/upper/file") == "changed" && Files.readText("\(base)/0/file") == "0")
+  }
+
   @Test func checkFindsLeftoversAndRepairs() async throws {
     let harness = try await Harness()
     let layer = try await harness.apply(Self.base().finished)
@@ -337,9 +360,13 @@ extension OverlayTests {
       mount = nil
       _ = try await harness.bus.request(SnapshotRemove(container: container))
       try await waitUntil { harness.names("\(harness.state)/trash").isEmpty }
-      let spares = try Files.list("\(harness.state)/containers")
-      #expect(!spares.isEmpty)
-      for spare in spares {
+      // Those that are made ahead beside it are complete, and no more are being made.
+      @Sendable func spares() throws -> [String] { try Files.list("\(harness.state)/containers") }
+      try await waitUntil {
+        let all = try spares()
+        return all.count >= 4 && all.allSatisfy { harness.names("\(harness.state)/containers/\($0)").count == 2 }
+      }
+      for spare in try spares() {
         let directory = "\(harness.state)/containers/\(spare)"
         #expect(try Files.list(directory).sorted() == ["upper", "work"])
         for (name, mode) in [("upper", mode_t(0o755)), ("work", 0o700)] {

@@ -22,7 +22,10 @@ enum OverlayMount {
   static func make(
     layers: [String], upper: String, work: String, isVolatile: Bool, oneByOne: Bool
   ) throws(SystemCallError) -> OwnedDescriptor {
-    guard oneByOne else { return try makeByMountCall(layers, upper, work, isVolatile) }
+    guard oneByOne else {
+      if let made = try makeOfDescriptors(layers, upper, work, isVolatile) { return made }
+      return try makeByMountCall(layers, upper, work, isVolatile)
+    }
     var options: [Mounts.Option] = []
     options.reserveCapacity(layers.count + 7)
     for layer in layers { options.append(.value("lowerdir+", layer)) }
@@ -37,7 +40,10 @@ enum OverlayMount {
   ///
   /// - Parameter layers: at least two trees, the topmost first.
   static func view(layers: [String], oneByOne: Bool) throws(SystemCallError) -> OwnedDescriptor {
-    guard oneByOne else { return try makeByMountCall(layers, nil, nil, false) }
+    guard oneByOne else {
+      if let made = try makeOfDescriptors(layers, nil, nil, false) { return made }
+      return try makeByMountCall(layers, nil, nil, false)
+    }
     var options: [Mounts.Option] = layers.map { .value("lowerdir+", $0) }
     for option in fixedOptions { options.append(.value(option.key, option.value)) }
     return try Mounts.make("overlay", options, attributes: UInt32(MOUNT_ATTR_RDONLY))
@@ -49,7 +55,37 @@ enum OverlayMount {
     ("xino", "off"), ("index", "off"), ("redirect_dir", "off"), ("metacopy", "off"),
   ]
 
-  /// For kernels without `lowerdir+`: mount(2) takes one page of options, which 128 paths do not fit, so a thread with a
+  /// For kernels without `lowerdir+`: as many layers as 255 bytes name by descriptors, which are a dozen.
+  ///
+  /// - Returns: nil for more.
+  static func makeOfDescriptors(
+    _ layers: [String], _ upper: String?, _ work: String?, _ isVolatile: Bool
+  ) throws(SystemCallError) -> OwnedDescriptor? {
+    if layers.count > 24 { return nil }
+    var held: [Descriptor] = []
+    func name(_ path: String) throws(SystemCallError) -> String {
+      let directory = Descriptor(adopting: try Files.open(path, O_PATH | O_DIRECTORY).release())
+      held.append(directory)
+      return "/proc/self/fd/\(directory.number)"
+    }
+    var names: [String] = []
+    for layer in layers { names.append(try name(layer)) }
+    let list = names.joined(separator: ":")
+    if list.utf8.count > 255 { return nil }
+    var options: [Mounts.Option] = [.value("lowerdir", list)]
+    if let upper, let work {
+      options.append(.value("upperdir", try name(upper)))
+      options.append(.value("workdir", try name(work)))
+    }
+    for option in fixedOptions { options.append(.value(option.key, option.value)) }
+    if isVolatile { options.append(.flag("volatile")) }
+    let attributes = upper == nil ? UInt32(MOUNT_ATTR_RDONLY) : 0
+    return try withExtendedLifetime(held) { () throws(SystemCallError) in
+      try Mounts.make("overlay", options, attributes: attributes)
+    }
+  }
+
+  /// For more layers than that: mount(2) takes one page of options, which 128 paths do not fit, so a thread with a
   /// mount namespace of its own gives each layer a short name on a tmpfs and mounts there. Its namespace goes with it;
   /// the detached copy stays.
   private static func makeByMountCall(

@@ -134,6 +134,10 @@ public final class OverlaySnapshotsPlugin: Plugin {
         oneByOne: view.takesLayersOneByOne)
       return SnapshotMount.Reply(root: Descriptor(adopting: root.release()))
     } catch {
+      if error.number == ENODEV {
+        throw EngineError(
+          .unsupported, "the root file system cannot be mounted: this kernel has no overlayfs (modprobe overlay)")
+      }
       throw EngineError(.internalFailure, "the root file system cannot be mounted: \(error)")
     }
   }
