@@ -1,7 +1,25 @@
 import Contracts
+import Kernel
 import Testing
 
 @testable import BridgeNetworkPlugin
+
+struct BridgeConfigurationTests {
+  @Test(
+    arguments: [
+      ("pool", "", true), ("pool", "10.44.0.0/24", true), ("pool", "10.0.0.0/8", true), ("pool", "10.44.0.0", false),
+      ("pool", "10.44.0.0/31", false), ("pool", "10.0.0.0/7", false), ("pool", "fd00::/64", false),
+      ("pool", "mine", false), ("name", "", true), ("name", "mine0", true), ("name", "exactly15bytes-", true),
+      ("name", "more-than-15-byt", false), ("name", "a/b", false), ("name", "a b", false), ("name", "a:b", false),
+      ("name", ".", false),
+    ])
+  func aKeyIsCheckedWhenTheFileIsRead(key: String, text: String, isAllowed: Bool) throws {
+    let known = try #require(BridgeNetworkPlugin.manifest.keys.first { $0.name == key })
+    let complaint = known.complaint(about: .text(text))
+    #expect((complaint == nil) == isAllowed)
+    #expect(isAllowed || complaint?.hasSuffix(", not \"\(text)\"") == true, "\(complaint ?? "")")
+  }
+}
 
 struct AddressAllocatorTests {
   private static let subnet = IPv4Subnet("172.17.0.0/16")

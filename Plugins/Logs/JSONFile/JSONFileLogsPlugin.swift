@@ -10,7 +10,9 @@ public final class JSONFileLogsPlugin: Plugin {
     name: "logs-json-file", role: "log", driver: "json-file",
     keys: [
       ConfigurationKey(
-        "max_size", .text("10m"), "How long a log's file gets before another one is begun; \"-1\" for no limit."),
+        "max_size", .text("10m"),
+        form: TextForm("a size like 10m or 512k, or -1") { (try? LogOptions(["max-size": $0])) != nil },
+        "How long a log's file gets before another one is begun; \"-1\" for no limit."),
       ConfigurationKey("max_files", .integer(3), range: 1...1000, "How many files of a log are kept."),
     ])
 

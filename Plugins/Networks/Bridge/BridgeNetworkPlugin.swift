@@ -16,10 +16,10 @@ public final class BridgeNetworkPlugin: Plugin {
     name: "network-bridge", role: "network", driver: "bridge",
     keys: [
       ConfigurationKey(
-        "name", .text(""),
+        "name", .text(""), form: NetworkPlan.linkName,
         "The default network's bridge; empty for docker0 where that is free, otherwise a name of the engine's own."),
       ConfigurationKey(
-        "pool", .text(""),
+        "pool", .text(""), form: NetworkPlan.subnetForm,
         "The default network's subnet in CIDR form; empty for 172.17.0.0/16 where that is free, otherwise the next."),
       ConfigurationKey(
         "mtu", .integer(0), range: 0...65535,

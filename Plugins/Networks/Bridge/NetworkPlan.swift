@@ -1,4 +1,5 @@
 import Contracts
+import Kernel
 
 /// The options of a bridge network, as Docker names them.
 struct BridgeOptions: Sendable, Equatable {
@@ -149,10 +150,23 @@ struct NetworkPlan: Sendable, Equatable {
       subnet: try AddressPools.choose(avoiding: used, from: AddressPools.defaults.dropFirst()), options: options)
   }
 
+  /// What a bridge's subnet is written as.
+  static let subnetForm = TextForm("an IPv4 subnet in CIDR form, from /8 to /30") { subnet($0) != nil }
+
+  /// What the kernel takes as the name of a link (net/core/dev.c, `dev_valid_name`).
+  static let linkName = TextForm("the name of a link: 1 to 15 bytes, without a slash, a colon or a space") { name in
+    name.utf8.count <= 15 && name != "." && name != ".."
+      && !name.utf8.contains { $0 == 0x2F || $0 == 0x3A || ($0 >= 9 && $0 <= 13) || $0 == 0x20 || $0 == 0 }
+  }
+
+  private static func subnet(_ text: String) -> IPv4Subnet? {
+    IPv4Subnet(text).flatMap { (8...30).contains($0.prefixLength) ? $0 : nil }
+  }
+
   private static func read(
     _ pool: AddressPool
   ) throws(EngineError) -> (subnet: IPv4Subnet, range: IPv4Subnet?, gateway: IPv4Address) {
-    guard let subnet = IPv4Subnet(pool.subnet), subnet.prefixLength >= 8, subnet.prefixLength <= 30 else {
+    guard let subnet = subnet(pool.subnet) else {
       throw EngineError(.invalidArgument, "invalid subnet \"\(pool.subnet)\": it is IPv4 in CIDR form, from /8 to /30")
     }
     var range: IPv4Subnet?

@@ -10,7 +10,7 @@ public final class BindVolumePlugin: Plugin {
     name: "volume-bind", role: "volume", driver: "bind",
     keys: [
       ConfigurationKey(
-        "directory", .text(""),
+        "directory", .text(""), form: .absolutePath,
         "Where volumes without the option \"device\" are, each in the directory of its name, which must exist.")
     ])
 

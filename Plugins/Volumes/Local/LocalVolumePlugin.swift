@@ -8,7 +8,7 @@ public final class LocalVolumePlugin: Plugin {
     name: "volume-local", role: "volume", driver: "local",
     keys: [
       ConfigurationKey(
-        "root", .text(""),
+        "root", .text(""), form: .absolutePath,
         "Where the volumes' directories are; empty for volume-local below the instance's root. Move what is there along."
       )
     ])

@@ -52,6 +52,24 @@ public enum ConfigurationValue: Sendable, Equatable {
   }
 }
 
+/// What a text has to look like that is not empty.
+public struct TextForm: Sendable, Equatable {
+  /// In messages for people, after "must be".
+  public var name: String
+  private let accepts: @Sendable (String) -> Bool
+
+  public init(_ name: String, _ accepts: @escaping @Sendable (String) -> Bool) {
+    self.name = name
+    self.accepts = accepts
+  }
+
+  public static let absolutePath = TextForm("an absolute path") { $0.hasPrefix("/") }
+
+  public func takes(_ text: String) -> Bool { text.isEmpty || accepts(text) }
+
+  public static func == (first: TextForm, second: TextForm) -> Bool { first.name == second.name }
+}
+
 /// One key that a plugin takes: its type is that of its default.
 public struct ConfigurationKey: Sendable, Equatable {
   public var name: String
@@ -62,22 +80,26 @@ public struct ConfigurationKey: Sendable, Equatable {
   public var choices: [String]
   /// The numbers that are allowed.
   public var range: ClosedRange<Int>?
+  /// What the texts look like that are allowed.
+  public var form: TextForm?
 
   public init(
     _ name: String, _ standard: ConfigurationValue, choices: [String] = [], range: ClosedRange<Int>? = nil,
-    _ explanation: String
+    form: TextForm? = nil, _ explanation: String
   ) {
     self.name = name
     self.standard = standard
     self.explanation = explanation
     self.choices = choices
     self.range = range
+    self.form = form
   }
 
   /// - Returns: why the key cannot have this value, or nil.
   public func complaint(about value: ConfigurationValue) -> String? {
     switch (standard, value) {
     case (.text, .text(let text)):
+      if let form, !form.takes(text) { return "must be \(form.name), not \(value.toml)" }
       if choices.isEmpty || choices.contains(text) { return nil }
       return "must be one of \(choices.joined(separator: ", ")), not \(value.toml)"
     case (.integer, .integer(let number)):
