@@ -48,24 +48,29 @@ final class Lifecycle: Sendable {
     _ what: String, of entry: ContainerEntry?, _ call: Call,
     _ undo: @escaping @Sendable (Call) async throws(EngineError) -> Void
   ) async {
-    await call.lease.hold(what) { [self] in
-      let task = Task(executorPreference: bus.executor) { [self] in
-        do throws(EngineError) {
-          try await undo(ownCall)
-        } catch {
-          log.error("\(what) could not be undone: \(error)")
-          guard let entry else { return }
-          entry.update { state in
-            state.isBeingRemoved = true
-            state.isActive = false
-            state.record.state.status = .dead
-            state.record.state.error = "\(what) could not be undone: \(error)"
-          }
-          table.keep(entry)
+    await call.lease.hold(what) { [self] in await self.undo(what, of: entry, undo) }
+  }
+
+  /// Undoes a step, as `hold` remembers it.
+  func undo(
+    _ what: String, of entry: ContainerEntry?, _ undo: @escaping @Sendable (Call) async throws(EngineError) -> Void
+  ) async {
+    let task = Task(executorPreference: bus.executor) { [self] in
+      do throws(EngineError) {
+        try await undo(ownCall)
+      } catch {
+        log.error("\(what) could not be undone: \(error)")
+        guard let entry else { return }
+        entry.update { state in
+          state.isBeingRemoved = true
+          state.isActive = false
+          state.record.state.status = .dead
+          state.record.state.error = "\(what) could not be undone: \(error)"
         }
+        table.keep(entry)
       }
-      await task.value
     }
+    await task.value
   }
 
   func list(_ request: ContainerList) -> [ContainerRecord] {

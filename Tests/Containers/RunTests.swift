@@ -174,6 +174,27 @@ import Testing
     #expect(try await world.bus.request(ContainerList(all: true)) == [])
   }
 
+  /// A process that comes too late and cannot be removed has a container's name, to be removed by.
+  @Test func aProcessThatIsLeftHasAName() async throws {
+    let world = try await World()
+    world.state.withLock { $0.gated = ["runtime.create"] }
+    let lease = Lease()
+    let run = Task(executorPreference: world.bus.executor) {
+      await failure { try await world.run("orphan", lease: lease) }
+    }
+    #expect(await world.reachedGate.wait(.seconds(120), by: world.bus.timekeeper) == true)
+    await lease.release()
+    world.fail("runtime.remove")
+    world.gate.resolve(true)
+    #expect(await run.value?.code == .cancelled)
+    let left = try await world.bus.request(ContainerList(all: true))
+    #expect(left.map(\.state.status) == [.dead] && left.first?.state.error.contains("could not be undone") == true)
+    #expect(world.made.map { $0.prefix(7) } == ["process"])
+    _ = try await world.bus.request(ContainerRemove(container: "orphan", force: false, removesVolumes: true))
+    #expect(world.made == [] && world.records == [])
+    #expect(try await world.bus.request(ContainerList(all: true)) == [])
+  }
+
   /// What the process does is seen by others, so its start is not taken back.
   @Test func goesOnWhenTheClientDiesWhileTheProcessStarts() async throws {
     let world = try await World()

@@ -56,7 +56,7 @@ extension RealKernel {
 
     /// Waits until so many stand by, and nobody else does.
     private func settled(_ count: Int = 1) async throws -> [Int32] {
-      for _ in 0..<4000 {
+      for _ in 0..<24_000 {
         let all = plugin.standby.processes
         let calm = all.allSatisfy { pid in
           (try? Files.readText("/proc/\(pid)/cmdline")) == "engine-shim\0standby     \0"

@@ -204,9 +204,9 @@ final class Recorder<Value: Sendable>: Sendable {
   func add(_ value: Value) { values.append(value) }
   var all: [Value] { values.all }
 
-  /// Waits for the first that fits, at most 20 s.
+  /// Waits for the first that fits, at most two minutes.
   func first(_ fits: (Value) -> Bool) async throws -> Value {
-    for _ in 0..<20_000 {
+    for _ in 0..<120_000 {
       if let found = values.all.first(where: fits) { return found }
       try await Task.sleep(nanoseconds: 1_000_000)
     }

@@ -94,9 +94,9 @@ extension RealKernel {
       await plugin.stop()
     }
 
-    /// Waits until `condition` gives something, at most 20 s.
+    /// Waits until `condition` gives something, at most two minutes.
     private func eventually<Value>(_ condition: () -> Value?) async throws -> Value {
-      for _ in 0..<4000 {
+      for _ in 0..<24_000 {
         if let value = condition() { return value }
         try await Task.sleep(nanoseconds: 5_000_000)
       }

@@ -233,9 +233,11 @@ extension Lifecycle {
     let namespace = try await surroundings.namespace.value.get()
     var mark = MonotonicClock.now
     // Before it is there: what it holds (groups, mounts) cannot be given back while it lives.
-    await hold("process of container \(record.name)", of: fresh, call) { (call) async throws(EngineError) in
+    let what = "process of container \(record.name)"
+    let remove: @Sendable (Call) async throws(EngineError) -> Void = { (call) async throws(EngineError) in
       _ = try await call.request(RuntimeRemove(container: record.id))
     }
+    await hold(what, of: fresh, call, remove)
     let created = try await call.request(
       RuntimeCreate(
         container: record.id, specification: try SpecificationBuilder.build(record, shared: shared), root: files.root,
@@ -243,7 +245,7 @@ extension Lifecycle {
         streams: streams, logPath: record.logPath, logMaximumSize: record.logMaximumSize,
         logMaximumFiles: record.logMaximumFiles))
     // Then it was removed before it was there.
-    if call.lease.isReleased { _ = try await ownCall.request(RuntimeRemove(container: record.id)) }
+    if call.lease.isReleased { await undo(what, of: fresh, remove) }
     steps.finish("create process", &mark)
     FaultPoint.reach("containers.run.created")
     return created.generatedPaths
