@@ -96,21 +96,23 @@ extension BridgeDriver {
   /// There is one default network, so a bridge of another one is left from an engine that died before it recorded the
   /// network.
   private func removeFormerDefaults(_ id: ObjectID) throws(EngineError) {
-    for entry in journal.entries(plugin: plugin, kind: BridgeState.networkKind) {
-      let parts = entry.object.split(separator: " ")
-      guard parts.count == 2, parts[0] != id.text, parts[1] == "docker0" || parts[1] == engineBridge else { continue }
-      try deleteBridge(String(parts[1]))
+    for entry in networkEntries
+    where entry.network != id.text && (entry.bridge == "docker0" || entry.bridge == engineBridge) {
+      try deleteBridge(entry.bridge)
       try journal.end([entry.number])
     }
   }
 
-  /// The journal's entry about a network's bridge.
-  private func networkEntry(_ id: ObjectID) -> (number: UInt64, bridge: String)? {
-    for entry in journal.entries(plugin: plugin, kind: BridgeState.networkKind) {
-      let parts = entry.object.split(separator: " ")
-      if parts.count == 2, parts[0] == id.text { return (entry.number, String(parts[1])) }
+  /// The journal's entries about bridges of networks.
+  private var networkEntries: [(number: UInt64, network: String, bridge: String)] {
+    journal.entries(plugin: plugin, kind: BridgeState.networkKind).compactMap { entry in
+      let parts = entry.object.split(separator: " ").map(String.init)
+      return parts.count == 2 ? (entry.number, parts[0], parts[1]) : nil
     }
-    return nil
+  }
+
+  private func networkEntry(_ id: ObjectID) -> (number: UInt64, network: String, bridge: String)? {
+    networkEntries.first { $0.network == id.text }
   }
 
   private func makeBridge(_ plan: NetworkPlan, exists: Bool, isForeign: Bool) throws(EngineError) -> Int32 {
@@ -216,14 +218,14 @@ extension BridgeDriver {
     do throws(EngineError) {
       try networkChanges.run { () throws(EngineError) in
         let kinds = [BridgeState.networkKind, BridgeState.tableKind, BridgeState.forwardingKind, BridgeState.ruleKind]
-        let entries = journal.entries(plugin: plugin)
-        guard state.withLock({ $0.containers.isEmpty }), entries.allSatisfy({ kinds.contains($0.kind) }) else { return }
-        for entry in entries where entry.kind == BridgeState.networkKind {
-          guard let bridge = entry.object.split(separator: " ").last.map(String.init) else { continue }
-          let isThere = try attempt("the bridge \(bridge) cannot be looked for") { () throws(SystemCallError) in
-            try routing.with { (socket) throws(SystemCallError) in try socket.index(of: bridge) } != nil
+        guard state.withLock({ $0.containers.isEmpty }),
+          journal.entries(plugin: plugin).allSatisfy({ kinds.contains($0.kind) })
+        else { return }
+        for entry in networkEntries {
+          let isThere = try attempt("the bridge \(entry.bridge) cannot be looked for") { () throws(SystemCallError) in
+            try routing.with { (socket) throws(SystemCallError) in try socket.index(of: entry.bridge) } != nil
           }
-          if isThere { try deleteBridge(bridge) }
+          if isThere { try deleteBridge(entry.bridge) }
           try journal.end([entry.number])
         }
         let networks = state.withLock { state in

@@ -22,10 +22,7 @@ enum OverlayMount {
   static func make(
     layers: [String], upper: String, work: String, isVolatile: Bool, oneByOne: Bool
   ) throws(SystemCallError) -> OwnedDescriptor {
-    guard oneByOne else {
-      if let made = try makeOfDescriptors(layers, upper, work, isVolatile) { return made }
-      return try makeByMountCall(layers, upper, work, isVolatile)
-    }
+    guard oneByOne else { return try makeOfOneList(layers, upper, work, isVolatile) }
     var options: [Mounts.Option] = []
     options.reserveCapacity(layers.count + 7)
     for layer in layers { options.append(.value("lowerdir+", layer)) }
@@ -40,10 +37,7 @@ enum OverlayMount {
   ///
   /// - Parameter layers: at least two trees, the topmost first.
   static func view(layers: [String], oneByOne: Bool) throws(SystemCallError) -> OwnedDescriptor {
-    guard oneByOne else {
-      if let made = try makeOfDescriptors(layers, nil, nil, false) { return made }
-      return try makeByMountCall(layers, nil, nil, false)
-    }
+    guard oneByOne else { return try makeOfOneList(layers, nil, nil, false) }
     var options: [Mounts.Option] = layers.map { .value("lowerdir+", $0) }
     for option in fixedOptions { options.append(.value(option.key, option.value)) }
     return try Mounts.make("overlay", options, attributes: UInt32(MOUNT_ATTR_RDONLY))
@@ -55,7 +49,15 @@ enum OverlayMount {
     ("xino", "off"), ("index", "off"), ("redirect_dir", "off"), ("metacopy", "off"),
   ]
 
-  /// For kernels without `lowerdir+`: as many layers as 255 bytes name by descriptors, which are a dozen.
+  /// For kernels without `lowerdir+`, whose layers are one option.
+  private static func makeOfOneList(
+    _ layers: [String], _ upper: String?, _ work: String?, _ isVolatile: Bool
+  ) throws(SystemCallError) -> OwnedDescriptor {
+    if let made = try makeOfDescriptors(layers, upper, work, isVolatile) { return made }
+    return try makeByMountCall(layers, upper, work, isVolatile)
+  }
+
+  /// As many layers as the 255 bytes that fsconfig(2) takes name by descriptors, which are a dozen.
   ///
   /// - Returns: nil for more.
   static func makeOfDescriptors(
