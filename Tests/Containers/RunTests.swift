@@ -154,10 +154,8 @@ import Testing
     #expect(world.made == [] && world.records == [])
   }
 
-  @Test(arguments: [
-    "runtime.prepare", "snapshot.mount", "network.prepare", "network.attach", "resource.create", "runtime.create",
-  ])
-  func undoesWhenTheClientDiesInTheMiddle(step: String) async throws {
+  /// A run that has come to a message, with the lease of its client.
+  private func waiting(at step: String) async throws -> (World, Lease, Task<EngineError?, Never>) {
     let world = try await World()
     world.state.withLock { $0.gated = [step] }
     let lease = Lease()
@@ -165,6 +163,14 @@ import Testing
       await failure { try await world.run("orphan", lease: lease) }
     }
     #expect(await world.reachedGate.wait(.seconds(120), by: world.bus.timekeeper) == true)
+    return (world, lease, run)
+  }
+
+  @Test(arguments: [
+    "runtime.prepare", "snapshot.mount", "network.prepare", "network.attach", "resource.create", "runtime.create",
+  ])
+  func undoesWhenTheClientDiesInTheMiddle(step: String) async throws {
+    let (world, lease, run) = try await waiting(at: step)
     // In this order: a wait that is cancelled ends, and then the run could be complete before its lease is released.
     await lease.release()
     run.cancel()
@@ -176,13 +182,7 @@ import Testing
 
   /// A process that comes too late and cannot be removed has a container's name, to be removed by.
   @Test func aProcessThatIsLeftHasAName() async throws {
-    let world = try await World()
-    world.state.withLock { $0.gated = ["runtime.create"] }
-    let lease = Lease()
-    let run = Task(executorPreference: world.bus.executor) {
-      await failure { try await world.run("orphan", lease: lease) }
-    }
-    #expect(await world.reachedGate.wait(.seconds(120), by: world.bus.timekeeper) == true)
+    let (world, lease, run) = try await waiting(at: "runtime.create")
     await lease.release()
     world.fail("runtime.remove")
     world.gate.resolve(true)
@@ -197,13 +197,7 @@ import Testing
 
   /// What the process does is seen by others, so its start is not taken back.
   @Test func goesOnWhenTheClientDiesWhileTheProcessStarts() async throws {
-    let world = try await World()
-    world.state.withLock { $0.gated = ["runtime.start"] }
-    let lease = Lease()
-    let run = Task(executorPreference: world.bus.executor) {
-      await failure { try await world.run("orphan", lease: lease) }
-    }
-    #expect(await world.reachedGate.wait(.seconds(120), by: world.bus.timekeeper) == true)
+    let (world, lease, run) = try await waiting(at: "runtime.start")
     await lease.release()
     world.gate.resolve(true)
     _ = await run.value

@@ -183,15 +183,6 @@ extension RealKernel {
       return Set(running.map(\.1))
     }
 
-    /// Waits for a process's end; until it is reaped it is one of the dead.
-    private func gone(_ pid: Int32) async {
-      for _ in 0..<20_000 {
-        guard let stat = try? Files.readText("/proc/\(pid)/stat"), !stat.contains(") Z ") else { return }
-        try? await Task.sleep(nanoseconds: 1_000_000)
-      }
-      Issue.record("the shim \(pid) is still there")
-    }
-
     /// More than are to stand by go again when it is quiet.
     @Test func superfluousOnesGo() async throws {
       _ = try await begin()

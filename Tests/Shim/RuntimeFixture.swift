@@ -197,6 +197,15 @@ final class RuntimeFixture: Sendable {
   }
 }
 
+/// Waits for a process's end; until it is reaped it is one of the dead.
+func gone(_ pid: Int32) async {
+  for _ in 0..<20_000 {
+    guard let stat = try? Files.readText("/proc/\(pid)/stat"), !stat.contains(") Z ") else { return }
+    try? await Task.sleep(nanoseconds: 1_000_000)
+  }
+  Issue.record("the process \(pid) is still there")
+}
+
 /// Remembers events, and lets tests wait for one.
 final class Recorder<Value: Sendable>: Sendable {
   private let values = NSLockedArray<Value>()

@@ -72,12 +72,7 @@ extension RealKernel {
         let all = standing(); return all.count == 2 ? all : nil
       }
       for pid in all { kill(pid, SIGKILL) }
-      for pid in all {
-        _ = try await eventually { () -> Bool? in
-          let status = (try? Files.readText("/proc/\(pid)/stat")) ?? ") Z "
-          return status.contains(") Z ") ? true : nil
-        }
-      }
+      for pid in all { await gone(pid) }
       let (id, reply) = try await run()
       #expect(!all.contains(reply.shimPID))
       _ = try await bus.request(RuntimeRemove(container: id))
